@@ -1,0 +1,78 @@
+/* limits.h: every maximum of Bellhop, in one place.
+ *
+ * A buffer is made with its maximum and a length that a peer chose is held against one of these
+ * before anything is allocated. Numbers only: anyone may include this. */
+#ifndef PROTO_LIMITS_H
+#define PROTO_LIMITS_H
+
+#define KIB 1024
+#define MIB (1024 * KIB)
+
+/* Names of sources and subscriptions: [A-Za-z0-9][A-Za-z0-9._-]*. */
+#define LIMIT_NAME_BYTES 64
+
+/* The parts of an event. */
+#define LIMIT_EVENT_ID_BYTES           256
+#define LIMIT_EVENT_TYPE_BYTES         256
+#define LIMIT_EVENT_SUBJECT_BYTES      1024
+#define LIMIT_EVENT_CONTENT_TYPE_BYTES 256
+#define LIMIT_EVENT_METADATA_BYTES     (16 * KIB)
+#define LIMIT_EVENT_HEADERS_BYTES      (8 * KIB)
+#define LIMIT_BODY_BYTES_DEFAULT       (1 * MIB)  /* --max-body */
+#define LIMIT_BODY_BYTES_HIGHEST       (16 * MIB) /* what --max-body may be set to */
+#define LIMIT_EVENT_BYTES                                                                          \
+    (LIMIT_BODY_BYTES_HIGHEST + LIMIT_EVENT_METADATA_BYTES + LIMIT_EVENT_HEADERS_BYTES + 4 * KIB)
+
+/* One publish, over HTTP or the worker protocol. */
+#define LIMIT_PUBLISH_EVENTS 1024
+
+/* Sources. */
+#define LIMIT_SECRETS           8   /* per source */
+#define LIMIT_SECRET_TEXT_BYTES 128 /* whsec_ and the base64 of 64 bytes, rounded up */
+#define LIMIT_SIGNATURES        16  /* looked at per request */
+
+/* Subscriptions. */
+#define LIMIT_FILTER_PATTERNS 64     /* types, and sources, of one filter */
+#define LIMIT_OUTSTANDING     100000 /* entries of one subscription between floor and next */
+#define LIMIT_LEASE_MS_MIN    100
+#define LIMIT_LEASE_MS_MAX    (12 * 3600 * 1000) /* one lease; EXTEND renews it */
+#define LIMIT_BACKOFF_MS_MAX  (24 * 3600 * 1000)
+#define LIMIT_FAILS_MAX       1000000
+#define LIMIT_ERROR_BYTES     (2 * KIB) /* error text of a nack */
+
+/* HTTP (RFC 9112); the times are absolute, from the first byte. */
+#define LIMIT_HTTP_HEAD_BYTES       (16 * KIB)
+#define LIMIT_HTTP_HEADERS          100
+#define LIMIT_HTTP_TARGET_BYTES     (8 * KIB)
+#define LIMIT_HTTP_CHUNK_EXT_BYTES  256 /* per chunk-size line */
+#define LIMIT_HTTP_HEAD_MS          5000
+#define LIMIT_HTTP_BODY_GRACE_MS    5000 /* then the body must come at the rate below */
+#define LIMIT_HTTP_BODY_BYTES_PER_S 1024
+#define LIMIT_HTTP_IDLE_MS          30000
+#define LIMIT_WRITE_STALL_MS        30000 /* a peer that takes nothing for this long is closed */
+#define LIMIT_CONNECTIONS           16000 /* HTTP and workers together; also bounded by RLIMIT_NOFILE */
+
+/* The worker protocol. */
+#define LIMIT_FRAME_OVERHEAD_BYTES      (64 * KIB) /* a frame is at most --max-body and this */
+#define LIMIT_FRAME_BYTES_BEFORE_AUTH   (4 * KIB)
+#define LIMIT_HANDSHAKE_MS              5000
+#define LIMIT_HEARTBEAT_MS_DEFAULT      10000
+#define LIMIT_HEARTBEAT_MS_MIN          1000
+#define LIMIT_HEARTBEAT_MS_MAX          300000
+#define LIMIT_SUBSCRIPTIONS_PER_SESSION 64
+#define LIMIT_WINDOW_EVENTS             16384
+#define LIMIT_WINDOW_BYTES              (64 * MIB)
+#define LIMIT_RANGES                    1024        /* tag ranges of one ACK, NACK or EXTEND */
+#define LIMIT_DELIVER_BYTES             (256 * KIB) /* a DELIVER frame is closed when it passes this */
+#define LIMIT_SESSION_OUT_BYTES         (64 * MIB) /* frames of one turn for one session */
+#define LIMIT_WRITE_QUEUE_BYTES                                                                    \
+    (8 * MIB) /* per connection; above it nothing more is handed out                               \
+               */
+
+/* Lists. */
+#define LIMIT_PAGE_SIZE_DEFAULT 50
+#define LIMIT_PAGE_SIZE         1000
+#define LIMIT_PAGE_BYTES        (4 * MIB) /* a page ends early rather than pass this */
+#define LIMIT_WAIT_MS           60000     /* longest wait_ms of GET /v1/events */
+
+#endif

@@ -1,0 +1,137 @@
+/* The records that carry an event: the journal's, which is the hot path, and the dead letter's. */
+#include "proto/limits.h"
+#include "storage/record.h"
+#include "storage/record_bytes.h"
+
+#define EVENT_VERSION 1
+#define DEAD_VERSION  1
+#define DEAD_BYTES    (8 + 4 + 4 + 8 + 2 + 2)
+
+_Static_assert(LIMIT_EVENT_METADATA_BYTES <= UINT16_MAX, "metadata has a u16 length");
+_Static_assert(LIMIT_EVENT_HEADERS_BYTES <= UINT16_MAX, "headers have a u16 length");
+_Static_assert(LIMIT_BODY_BYTES_HIGHEST <= UINT32_MAX, "the body has a u32 length");
+
+static size_t event_bytes(const struct event *e) {
+    CHECK(e->source.len <= LIMIT_NAME_BYTES);
+    CHECK(e->id.len <= LIMIT_EVENT_ID_BYTES);
+    CHECK(e->type.len <= LIMIT_EVENT_TYPE_BYTES);
+    CHECK(e->subject.len <= LIMIT_EVENT_SUBJECT_BYTES);
+    CHECK(e->content_type.len <= LIMIT_EVENT_CONTENT_TYPE_BYTES);
+    CHECK(e->metadata.len <= LIMIT_EVENT_METADATA_BYTES);
+    CHECK(e->headers.len <= LIMIT_EVENT_HEADERS_BYTES);
+    CHECK(e->body.len <= LIMIT_BODY_BYTES_HIGHEST);
+    return e->source.len + e->id.len + e->type.len + e->subject.len + e->content_type.len +
+           e->metadata.len + e->headers.len + e->body.len;
+}
+
+static void write_event_head(struct writer *w, const struct event *e) {
+    write_u32(w, e->project);
+    write_u64(w, e->time_ms);
+    write_u64(w, e->received_at_ms);
+    write_u16(w, e->source.len);
+    write_u16(w, e->id.len);
+    write_u16(w, e->type.len);
+    write_u16(w, e->subject.len);
+    write_u16(w, e->content_type.len);
+    write_u16(w, e->metadata.len);
+    write_u16(w, e->headers.len);
+    write_u32(w, (uint32_t)e->body.len);
+}
+
+static struct slice moved(struct writer *w, struct slice s) {
+    struct slice copy = slice_of(w->at, s.len);
+    write_slice(w, s);
+    return copy;
+}
+
+/* Writes the slices of e; *stored becomes e with slices that point at the copies. */
+static void write_event_slices(struct writer *w, const struct event *e, struct event *stored) {
+    struct event copy = *e;
+    copy.source = moved(w, e->source);
+    copy.id = moved(w, e->id);
+    copy.type = moved(w, e->type);
+    copy.subject = moved(w, e->subject);
+    copy.content_type = moved(w, e->content_type);
+    copy.metadata = moved(w, e->metadata);
+    copy.headers = moved(w, e->headers);
+    copy.body = moved(w, e->body);
+    if (stored != NULL) *stored = copy;
+}
+
+/* The head leaves the lengths in the slices, whose bytes read_event_slices then takes. */
+static void read_event_head(struct reader *r, struct event *e) {
+    e->project = read_u32(r);
+    e->time_ms = read_u64(r);
+    e->received_at_ms = read_u64(r);
+    e->source.len = read_u16(r);
+    e->id.len = read_u16(r);
+    e->type.len = read_u16(r);
+    e->subject.len = read_u16(r);
+    e->content_type.len = read_u16(r);
+    e->metadata.len = read_u16(r);
+    e->headers.len = read_u16(r);
+    e->body.len = read_u32(r);
+}
+
+static void read_event_slices(struct reader *r, struct event *e) {
+    e->source = read_slice(r, e->source.len);
+    e->id = read_slice(r, e->id.len);
+    e->type = read_slice(r, e->type.len);
+    e->subject = read_slice(r, e->subject.len);
+    e->content_type = read_slice(r, e->content_type.len);
+    e->metadata = read_slice(r, e->metadata.len);
+    e->headers = read_slice(r, e->headers.len);
+    e->body = read_slice(r, e->body.len);
+}
+
+struct slice record_event_encode(struct arena *a, const struct event *e, struct event *stored) {
+    struct writer w = record_start(a, EVENT_VERSION, EVENT_HEAD_BYTES + event_bytes(e));
+    write_event_head(&w, e);
+    write_event_slices(&w, e, stored);
+    return record_seal(&w);
+}
+
+bool record_event_decode(uint64_t seq, struct slice value, struct event *out) {
+    struct reader r = record_open(value, EVENT_VERSION);
+    struct event e = {.seq = seq};
+    read_event_head(&r, &e);
+    read_event_slices(&r, &e);
+    if (!record_done(&r)) return false;
+    *out = e;
+    return true;
+}
+
+struct slice record_dead_encode(struct arena *a, const struct record_dead *d) {
+    CHECK(d->reason.len <= LIMIT_ERROR_BYTES && d->error.len <= LIMIT_ERROR_BYTES);
+    struct writer w = record_start(
+        a, DEAD_VERSION,
+        DEAD_BYTES + EVENT_HEAD_BYTES + d->reason.len + d->error.len + event_bytes(&d->event));
+    write_u64(&w, d->died_at_ms);
+    write_u32(&w, d->fails);
+    write_u32(&w, d->deliveries);
+    write_u64(&w, d->event.seq);
+    write_u16(&w, d->reason.len);
+    write_u16(&w, d->error.len);
+    write_event_head(&w, &d->event);
+    write_slice(&w, d->reason);
+    write_slice(&w, d->error);
+    write_event_slices(&w, &d->event, NULL);
+    return record_seal(&w);
+}
+
+bool record_dead_decode(struct slice value, struct record_dead *out) {
+    struct reader r = record_open(value, DEAD_VERSION);
+    struct record_dead d = {.died_at_ms = read_u64(&r)};
+    d.fails = read_u32(&r);
+    d.deliveries = read_u32(&r);
+    d.event.seq = read_u64(&r);
+    d.reason.len = read_u16(&r);
+    d.error.len = read_u16(&r);
+    read_event_head(&r, &d.event);
+    d.reason = read_slice(&r, d.reason.len);
+    d.error = read_slice(&r, d.error.len);
+    read_event_slices(&r, &d.event);
+    if (!record_done(&r)) return false;
+    *out = d;
+    return true;
+}

@@ -1,0 +1,476 @@
+/* The keys and values of the store: round trips, golden bytes, and hostile ones. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/base64.h"
+#include "base/crc32c.h"
+#include "base/prng.h"
+#include "storage/record.h"
+
+/* One kind of record: how an example is made and how any bytes are read. */
+struct kind {
+    const char *name;
+    struct slice (*example)(struct arena *a);
+    bool (*decode)(struct arena *a, struct slice value);
+    const char *golden; /* the example's bytes in hex */
+};
+
+static struct event example_event_struct(void) {
+    return (struct event){.seq = 77,
+                          .project = 1,
+                          .time_ms = 1700000000123,
+                          .received_at_ms = 1700000001456,
+                          .source = slice_str("gemini"),
+                          .id = slice_str("msg_1"),
+                          .type = slice_str("batch.succeeded"),
+                          .subject = slice_str("batches/9"),
+                          .content_type = slice_str("application/json"),
+                          .metadata = slice_str("{\"a\":1}"),
+                          .headers = slice_str("{}"),
+                          .body = slice_of("\x00\xff{}", 4)};
+}
+
+static struct slice example_event(struct arena *a) {
+    struct event e = example_event_struct();
+    return record_event_encode(a, &e, NULL);
+}
+static bool decode_event(struct arena *a, struct slice value) {
+    struct event e;
+    (void)a;
+    return record_event_decode(1, value, &e);
+}
+
+static struct slice example_u64(struct arena *a) {
+    return record_u64_encode(a, 0x0123456789abcdef);
+}
+static bool decode_u64(struct arena *a, struct slice value) {
+    uint64_t n;
+    (void)a;
+    return record_u64_decode(value, &n);
+}
+
+static const uint64_t fingerprints[] = {0, 0xdeadbeefcafef00d, 3};
+static struct slice example_ids(struct arena *a) {
+    return record_ids_encode(a, 1700000001456, fingerprints, 3);
+}
+static bool decode_ids(struct arena *a, struct slice value) {
+    struct record_ids ids;
+    (void)a;
+    return record_ids_decode(value, &ids);
+}
+
+static struct slice example_subscription(struct arena *a) {
+    struct slice types[] = {slice_str("batch.*"), slice_str("")}, sources[] = {slice_str("gemini")};
+    struct record_subscription s = {
+        1, slice_str("work"), 1700000001456, 30000, 5, 1000, 600, 2000, 2, 1, types, sources};
+    return record_subscription_encode(a, &s);
+}
+static bool decode_subscription(struct arena *a, struct slice value) {
+    struct record_subscription s;
+    return record_subscription_decode(a, value, &s);
+}
+
+static const uint64_t outstanding[] = {1, 2, 130, 20000, 1ULL << 40, (1ULL << 40) + 127};
+static uint64_t next_outstanding(void *ctx) {
+    return *(*(const uint64_t **)ctx)++;
+}
+static struct slice example_position(struct arena *a) {
+    const uint64_t *at = outstanding;
+    struct record_position p = {
+        .next = (1ULL << 40) + 128, .acked_total = 9, .dead_total = 2, .outstanding_count = 6};
+    return record_position_encode(a, &p, next_outstanding, &at);
+}
+static bool decode_position(struct arena *a, struct slice value) {
+    struct record_position p;
+    (void)a;
+    return record_position_decode(value, &p);
+}
+
+static struct slice example_retry(struct arena *a) {
+    struct record_retry t = {2, 3, 1700000001456, slice_str("timed out")};
+    return record_retry_encode(a, &t);
+}
+static bool decode_retry(struct arena *a, struct slice value) {
+    struct record_retry t;
+    (void)a;
+    return record_retry_decode(value, &t);
+}
+
+static struct slice example_dead(struct arena *a) {
+    struct record_dead d = {1700000009999,         5, 6, slice_str("max_fails"), slice_str("boom"),
+                            example_event_struct()};
+    return record_dead_encode(a, &d);
+}
+static bool decode_dead(struct arena *a, struct slice value) {
+    struct record_dead d;
+    (void)a;
+    return record_dead_decode(value, &d);
+}
+
+static struct slice example_replay(struct arena *a) {
+    struct record_replay p = {4, 1700000001456, 0, 10, 20, 7};
+    return record_replay_encode(a, &p);
+}
+static bool decode_replay(struct arena *a, struct slice value) {
+    struct record_replay p;
+    (void)a;
+    return record_replay_decode(value, &p);
+}
+
+static const struct kind kinds[] = {
+    {"event", example_event, decode_event,
+     "c9094b3f01010000007b68e5cf8b010000b06de5cf8b010000060005000f00090010000700020004000000"
+     "67656d696e696d73675f3162617463682e737563636565646564626174636865732f396170706c69636174"
+     "696f6e2f6a736f6e7b2261223a317d7b7d00ff7b7d"},
+    {"u64", example_u64, decode_u64, "42d443a601efcdab8967452301"},
+    {"ids", example_ids, decode_ids,
+     "aeda7cf501b06de5cf8b0100000300000000000000000000000df0fecaefbeadde0300000000000000"},
+    {"subscription", example_subscription, decode_subscription,
+     "143614380101000000b06de5cf8b010000307500000000000005000000e803000000000000580200000000"
+     "0000d0070000040002000100776f726b070062617463682e2a0000060067656d696e69"},
+    {"position", example_position, decode_position,
+     "0b03a3980180000000000100000900000000000000020000000000000006000000010180019e9b01e0e3fe"
+     "ffff1f7f"},
+    {"retry", example_retry, decode_retry,
+     "625706bb010200000003000000b06de5cf8b010000090074696d6564206f7574"},
+    {"dead", example_dead, decode_dead,
+     "d5dd07b2010f8fe5cf8b01000005000000060000004d0000000000000009000400010000007b68e5cf8b01"
+     "0000b06de5cf8b010000060005000f000900100007000200040000006d61785f6661696c73626f6f6d6765"
+     "6d696e696d73675f3162617463682e737563636565646564626174636865732f396170706c69636174696f"
+     "6e2f6a736f6e7b2261223a317d7b7d00ff7b7d"},
+    {"replay", example_replay, decode_replay,
+     "04133b180104000000b06de5cf8b01000000000000000000000a0000000000000014000000000000000700"
+     "000000000000"},
+};
+#define KINDS (sizeof kinds / sizeof kinds[0])
+
+static int setup(void **state) {
+    static struct arena arena;
+    arena_init(&arena);
+    *state = &arena;
+    return 0;
+}
+
+static int teardown(void **state) {
+    arena_free(*state);
+    return 0;
+}
+
+/* A change here is a change of what is on people's disks: read record.h first. */
+static void test_golden_bytes(void **state) {
+    for (size_t i = 0; i < KINDS; i++) {
+        char hex[1024];
+        struct slice value = kinds[i].example(*state);
+        assert_true(value.len * 2 < sizeof hex);
+        hex_encode(value, hex);
+        if (strcmp(hex, kinds[i].golden) != 0) print_error("%s: %s\n", kinds[i].name, hex);
+        assert_string_equal(hex, kinds[i].golden);
+        assert_true(kinds[i].decode(*state, value));
+    }
+}
+
+/* A copy of exactly the bytes, so that AddressSanitizer sees every read beyond them. */
+static bool decodes(const struct kind *k, struct arena *a, struct slice value) {
+    uint8_t *exact = malloc(value.len == 0 ? 1 : value.len);
+    if (value.len > 0) memcpy(exact, value.data, value.len);
+    bool ok = k->decode(a, slice_of(exact, value.len));
+    free(exact);
+    return ok;
+}
+
+static void test_every_damage_is_refused(void **state) {
+    for (size_t i = 0; i < KINDS; i++) {
+        struct slice value = kinds[i].example(*state);
+        uint8_t *bytes = (uint8_t *)value.data;
+        for (size_t len = 0; len < value.len; len++) {
+            assert_false(decodes(&kinds[i], *state, slice_of(bytes, len)));
+        }
+        for (size_t at = 0; at < value.len; at++) {
+            for (int flip = 1; flip < 256; flip++) {
+                bytes[at] ^= (uint8_t)flip;
+                assert_false(decodes(&kinds[i], *state, value));
+                bytes[at] ^= (uint8_t)flip;
+            }
+        }
+        struct slice longer = arena_copy(*state, slice_of(bytes, value.len));
+        uint8_t *more = malloc(longer.len + 1);
+        memcpy(more, longer.data, longer.len);
+        more[longer.len] = 0;
+        assert_false(decodes(&kinds[i], *state, slice_of(more, longer.len + 1)));
+        free(more);
+    }
+}
+
+static void reseal(uint8_t *bytes, size_t len) {
+    uint32_t crc = crc32c(bytes + 4, len - 4);
+    for (int i = 0; i < 4; i++) bytes[i] = (uint8_t)(crc >> 8 * i);
+}
+
+/* Bytes that pass the CRC may decode or not, but are never read outside; a value that lost or
+ * gained a byte, or is of another version, never decodes. */
+static void test_sealed_nonsense(void **state) {
+    struct prng p;
+    prng_seed(&p, 3);
+    for (size_t i = 0; i < KINDS; i++) {
+        struct slice value = kinds[i].example(*state);
+        uint8_t *bytes = malloc(value.len + 1);
+        for (int round = 0; round < 3000; round++) {
+            memcpy(bytes, value.data, value.len);
+            for (uint64_t n = 1 + prng_below(&p, 3); n > 0; n--) {
+                bytes[5 + prng_below(&p, value.len - 5)] = (uint8_t)prng_next(&p);
+            }
+            reseal(bytes, value.len);
+            (void)decodes(&kinds[i], *state, slice_of(bytes, value.len));
+        }
+        for (size_t len = 5; len <= value.len + 1; len++) {
+            memcpy(bytes, value.data, value.len);
+            bytes[value.len] = 0;
+            reseal(bytes, len);
+            assert_int_equal(decodes(&kinds[i], *state, slice_of(bytes, len)), len == value.len);
+        }
+        bytes[4] = 2;
+        reseal(bytes, value.len);
+        assert_false(decodes(&kinds[i], *state, slice_of(bytes, value.len)));
+        free(bytes);
+    }
+}
+
+static void test_random_bytes_are_refused(void **state) {
+    struct prng p;
+    uint8_t bytes[200];
+    prng_seed(&p, 4);
+    for (int round = 0; round < 20000; round++) {
+        size_t len = prng_below(&p, sizeof bytes);
+        for (size_t i = 0; i < len; i++) bytes[i] = (uint8_t)prng_next(&p);
+        if (len > 4) bytes[4] = 1;
+        for (size_t i = 0; i < KINDS; i++) {
+            assert_false(decodes(&kinds[i], *state, slice_of(bytes, len)));
+        }
+    }
+}
+
+static void assert_event(const struct event *got, const struct event *want) {
+    assert_true(got->seq == want->seq && got->project == want->project);
+    assert_true(got->time_ms == want->time_ms && got->received_at_ms == want->received_at_ms);
+    assert_true(slice_eq(got->source, want->source) && slice_eq(got->id, want->id));
+    assert_true(slice_eq(got->type, want->type) && slice_eq(got->subject, want->subject));
+    assert_true(slice_eq(got->content_type, want->content_type));
+    assert_true(slice_eq(got->metadata, want->metadata) && slice_eq(got->headers, want->headers));
+    assert_true(slice_eq(got->body, want->body));
+}
+
+static bool inside(struct slice s, struct slice value) {
+    return s.data >= value.data && s.data + s.len <= value.data + value.len;
+}
+
+static void test_event_round_trip(void **state) {
+    struct event e = example_event_struct(), stored, got;
+    struct slice value = record_event_encode(*state, &e, &stored);
+    assert_true(record_event_decode(77, value, &got));
+    assert_event(&got, &e);
+    assert_event(&stored, &e);
+    assert_true(inside(stored.source, value) && inside(stored.body, value));
+    assert_true(inside(got.id, value) && inside(got.headers, value));
+
+    struct event empty = {.seq = 5};
+    value = record_event_encode(*state, &empty, &stored);
+    assert_int_equal(value.len, 43);
+    assert_true(record_event_decode(5, value, &got));
+    assert_event(&got, &empty);
+
+    uint8_t *body = malloc(16 << 20);
+    memset(body, 'b', 16 << 20);
+    e.body = slice_of(body, 16 << 20);
+    e.metadata = slice_of(body, 16 << 10);
+    e.headers = slice_of(body + 1, 8 << 10);
+    value = record_event_encode(*state, &e, NULL);
+    assert_true(record_event_decode(77, value, &got));
+    assert_event(&got, &e);
+    free(body);
+}
+
+static void test_dead_round_trip(void **state) {
+    struct record_dead got;
+    struct event e = example_event_struct();
+    assert_true(record_dead_decode(example_dead(*state), &got));
+    assert_event(&got.event, &e);
+    assert_true(got.died_at_ms == 1700000009999 && got.fails == 5 && got.deliveries == 6);
+    assert_true(slice_eq_str(got.reason, "max_fails") && slice_eq_str(got.error, "boom"));
+}
+
+static void test_small_round_trips(void **state) {
+    uint64_t n;
+    struct record_ids ids;
+    struct record_retry retry;
+    struct record_replay replay;
+    assert_true(record_u64_decode(example_u64(*state), &n));
+    assert_true(n == 0x0123456789abcdef);
+    assert_true(record_ids_decode(example_ids(*state), &ids));
+    assert_true(ids.received_at_ms == 1700000001456 && ids.count == 3);
+    for (uint32_t i = 0; i < 3; i++) assert_true(record_ids_at(&ids, i) == fingerprints[i]);
+    assert_true(record_ids_decode(record_ids_encode(*state, 1, NULL, 0), &ids));
+    assert_int_equal(ids.count, 0);
+    assert_true(record_retry_decode(example_retry(*state), &retry));
+    assert_true(retry.fails == 2 && retry.deliveries == 3 && retry.due_wall_ms == 1700000001456);
+    assert_true(slice_eq_str(retry.error, "timed out"));
+    assert_true(record_replay_decode(example_replay(*state), &replay));
+    assert_true(replay.subscription == 4 && replay.created_at_ms == 1700000001456);
+    assert_true(replay.finished_at_ms == 0 && replay.from == 10 && replay.to == 20);
+    assert_true(replay.delivered_total == 7);
+}
+
+static void test_subscription_round_trip(void **state) {
+    struct record_subscription got, none = {.name = slice_str("n")};
+    assert_true(record_subscription_decode(*state, example_subscription(*state), &got));
+    assert_true(got.project == 1 && slice_eq_str(got.name, "work"));
+    assert_true(got.created_at_ms == 1700000001456 && got.lease_ms == 30000 && got.max_fails == 5);
+    assert_true(got.backoff_min_ms == 1000 && got.backoff_max_ms == 600);
+    assert_true(got.backoff_factor_permille == 2000);
+    assert_true(got.types_count == 2 && got.sources_count == 1);
+    assert_true(slice_eq_str(got.types[0], "batch.*") && got.types[1].len == 0);
+    assert_true(slice_eq_str(got.sources[0], "gemini"));
+    assert_true(
+        record_subscription_decode(*state, record_subscription_encode(*state, &none), &got));
+    assert_true(got.types_count == 0 && got.sources_count == 0);
+}
+
+struct rising {
+    struct prng prng;
+    uint64_t seq, gap_max;
+};
+static uint64_t next_rising(void *ctx) {
+    struct rising *r = ctx;
+    return r->seq += 1 + prng_below(&r->prng, r->gap_max);
+}
+
+static void test_position_round_trips(void **state) {
+    struct record_position got;
+    uint64_t seq;
+    assert_true(record_position_decode(example_position(*state), &got));
+    assert_true(got.acked_total == 9 && got.dead_total == 2 && got.next == (1ULL << 40) + 128);
+    for (int i = 0; i < 6; i++) {
+        assert_true(record_position_next(&got, &seq));
+        assert_true(seq == outstanding[i]);
+    }
+    assert_false(record_position_next(&got, &seq));
+
+    for (unsigned bits = 0; bits < 63; bits++) {
+        for (uint32_t count = 0; count < 200; count += 37) {
+            uint64_t gap_max = (1ULL << bits) / (count + 1) + 1;
+            struct rising a = {.gap_max = gap_max}, b;
+            prng_seed(&a.prng, bits);
+            b = a;
+            struct record_position p = {.next = UINT64_MAX, .outstanding_count = count};
+            struct slice value = record_position_encode(*state, &p, next_rising, &a);
+            assert_true(record_position_decode(value, &got));
+            for (uint32_t i = 0; i < count; i++) {
+                assert_true(record_position_next(&got, &seq));
+                assert_true(seq == next_rising(&b));
+            }
+            assert_false(record_position_next(&got, &seq));
+        }
+        arena_reset(*state);
+    }
+}
+
+static uint64_t odd(void *ctx) {
+    return *(uint64_t *)ctx += 2;
+}
+
+static void test_position_is_small(void **state) {
+    uint64_t seq = 1000000001;
+    struct record_position p = {.next = 1000200002, .outstanding_count = 100000};
+    size_t before = ((struct arena *)*state)->used_bytes;
+    struct slice value = record_position_encode(*state, &p, odd, &seq);
+    assert_true(value.len < 100000 + 50);
+    assert_true(((struct arena *)*state)->used_bytes - before < 110000);
+}
+
+/* Gaps must be at least one, in their shortest form, and stay below `next`. */
+static void test_position_gaps_are_strict(void **state) {
+    static const struct {
+        uint32_t count;
+        uint64_t next;
+        const char *gaps;
+        size_t len;
+        bool ok;
+    } cases[] = {
+        {1, 100, "\x01", 1, true},
+        {1, 100, "\x63", 1, true},
+        {1, 100, "\x64", 1, false}, /* == next */
+        {1, 100, "\x00", 1, false}, /* no seq 0 */
+        {2, 100, "\x05\x00", 2, false},
+        {1, 300, "\x80\x02", 2, true},
+        {1, 300, "\x81\x00", 2, false}, /* longer than needed */
+        {1, 300, "\x80", 1, false},
+        {2, 300, "\x01", 1, false},
+        {1, 300, "\x01\x01", 2, false},
+        {0, 0, "", 0, true},
+        {1, UINT64_MAX, "\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01", 10, true},
+        {1, UINT64_MAX, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", 10, false},
+        {1, UINT64_MAX, "\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x81\x00", 11, false},
+        {2, UINT64_MAX, "\xfd\xff\xff\xff\xff\xff\xff\xff\xff\x01\x7f", 11, false}, /* wraps */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint8_t bytes[64] = {0, 0, 0, 0, 1};
+        struct record_position got;
+        for (int at = 0; at < 8; at++) bytes[5 + at] = (uint8_t)(cases[i].next >> 8 * at);
+        bytes[29] = (uint8_t)cases[i].count;
+        memcpy(bytes + 33, cases[i].gaps, cases[i].len);
+        reseal(bytes, 33 + cases[i].len);
+        assert_int_equal(record_position_decode(slice_of(bytes, 33 + cases[i].len), &got),
+                         cases[i].ok);
+    }
+}
+
+static void test_keys(void **state) {
+    uint8_t a[16], b[16];
+    char hex[64];
+    (void)state;
+    hex_encode(key_u64(a, 0x0102030405060708), hex);
+    assert_string_equal(hex, "0102030405060708");
+    hex_encode(key_u32(a, 0x01020304), hex);
+    assert_string_equal(hex, "01020304");
+    hex_encode(key_position(a, 1, 0xfffffffe), hex);
+    assert_string_equal(hex, "00000001fffffffe");
+    hex_encode(key_retry(a, 1, 2, 3), hex);
+    assert_string_equal(hex, "00000001000000020000000000000003");
+    struct slice key = key_dead(a, 0xa0000001, 1ULL << 63, 3);
+    hex_encode(key, hex);
+    assert_string_equal(hex, "a0000001800000000000000000000003");
+    assert_int_equal(key_read_u32(key, 0), 0xa0000001);
+    assert_true(key_read_u64(key, 4) == 1ULL << 63);
+    assert_int_equal(key_read_u32(key, 12), 3);
+    struct prng p; /* byte order is number order */
+    prng_seed(&p, 1);
+    for (int i = 0; i < 1000; i++) {
+        uint64_t x = prng_next(&p) >> prng_below(&p, 64), y = prng_next(&p) >> prng_below(&p, 64);
+        int order = memcmp(key_u64(a, x).data, key_u64(b, y).data, 8);
+        assert_int_equal(order < 0, x < y);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden_bytes),
+        cmocka_unit_test(test_every_damage_is_refused),
+        cmocka_unit_test(test_sealed_nonsense),
+        cmocka_unit_test(test_random_bytes_are_refused),
+        cmocka_unit_test(test_event_round_trip),
+        cmocka_unit_test(test_dead_round_trip),
+        cmocka_unit_test(test_small_round_trips),
+        cmocka_unit_test(test_subscription_round_trip),
+        cmocka_unit_test(test_position_round_trips),
+        cmocka_unit_test(test_position_is_small),
+        cmocka_unit_test(test_position_gaps_are_strict),
+        cmocka_unit_test(test_keys),
+    };
+    return cmocka_run_group_tests_name("record", tests, setup, teardown);
+}
