@@ -1,0 +1,108 @@
+/* check.c: engine_check, the numbered invariants of engine.h as code. */
+#include "broker/engine/state.h"
+
+struct recount {
+    uint32_t ready, leased, delayed;
+};
+
+static void check_delivery(const struct engine *e, const struct subscription *s,
+                           const struct delivery *d, struct recount *n) {
+    bool timed = heap_contains(&d->timer);
+    bool listed = !list_empty(&d->in_ready);
+    bool live_lease = d->lease != NULL && !d->lease->expired;
+    if (timed) CHECK(e->deadlines.nodes[d->timer.index] == &d->timer);
+    if (d->lease != NULL) {
+        CHECK(d->lease->delivery == d && d->lease->attachment->sub == s); /* E3 */
+        CHECK(map_get(&d->lease->attachment->by_tag, d->lease->tag) == d->lease);
+    }
+    switch (d->state) {
+    case DELIVERY_READY:
+        n->ready++;
+        CHECK(listed && !timed && !live_lease); /* E4 */
+        break;
+    case DELIVERY_LEASED:
+        n->leased++;
+        CHECK(!listed && timed && live_lease); /* E3 */
+        break;
+    case DELIVERY_DELAYED:
+        n->delayed++;
+        CHECK(!listed && timed && !live_lease); /* E4 */
+        break;
+    case DELIVERY_NEW: UNREACHABLE("a new delivery is placed at once");
+    }
+}
+
+static void check_cursor(const struct engine *e, const struct subscription *s,
+                         const struct cursor *c, struct recount *n) {
+    uint64_t next = cursor_next(e, c), last = 0;
+    uint32_t count = 0;
+    CHECK(next >= 1 && next <= e->last_seq + 1); /* E1 */
+    CHECK(c->end == UINT64_MAX || next <= c->end + 1);
+    CHECK(cursor_floor(e, c) <= next);
+    CHECK(!c->at_tail || c->id == CURSOR_LIVE);
+    for (const struct list *i = c->outstanding.next; i != &c->outstanding; i = i->next) {
+        const struct delivery *d = CONTAINER_OF(i, struct delivery, in_cursor);
+        CHECK(d->cursor == c && d->seq > last && d->seq < next); /* E2 */
+        last = d->seq;
+        count++;
+        check_delivery(e, s, d, n);
+    }
+    CHECK(count == c->outstanding_count); /* E5 */
+    CHECK(!c->urgent || c->dirty);
+}
+
+static void check_attachment(const struct attachment *a) {
+    uint32_t count = 0;
+    uint64_t bytes = 0, last = 0;
+    for (const struct list *i = a->leases.next; i != &a->leases; i = i->next) {
+        const struct lease *l = CONTAINER_OF(i, struct lease, in_attachment);
+        CHECK(l->attachment == a && l->tag > last && l->tag < a->next_tag);
+        CHECK(l->delivery == NULL || l->delivery->lease == l);
+        last = l->tag;
+        count++;
+        bytes += l->bytes;
+    }
+    CHECK(count == a->unsettled_count && count == a->by_tag.len); /* E5 */
+    CHECK(bytes == a->unsettled_bytes);
+    CHECK(attachment_can_take(a) == !list_empty(&a->in_available));
+}
+
+static void check_subscription(const struct engine *e, const struct subscription *s) {
+    struct recount n = {0};
+    check_cursor(e, s, &s->live, &n);
+    for (const struct list *i = s->replays.next; i != &s->replays; i = i->next) {
+        check_cursor(e, s, CONTAINER_OF(i, struct cursor, in_sub), &n);
+    }
+    CHECK(n.ready == s->ready_count && n.leased == s->leased_count); /* E5 */
+    CHECK(n.delayed == s->delayed_count);
+    CHECK(n.ready + n.leased + n.delayed <= e->options.outstanding_max); /* E9 */
+    uint32_t attachments = 0;
+    for (const struct list *i = s->attachments.next; i != &s->attachments; i = i->next) {
+        const struct attachment *a = CONTAINER_OF(i, struct attachment, in_sub);
+        CHECK(a->sub == s && map_get(&e->attachments, a->id) == a);
+        check_attachment(a);
+        attachments++;
+    }
+    CHECK(attachments == s->attachments_count);
+    bool could =
+        !list_empty(&s->available) && (!list_empty(&s->ready) || subscription_has_fresh(e, s));
+    CHECK(!could || s->runnable); /* E7 */
+}
+
+void engine_check(const struct engine *e) {
+    heap_check(&e->deadlines);
+    CHECK(e->durable_seq <= e->last_seq);
+    uint64_t undurable = e->turn == NULL ? 0 : e->turn->events->count; /* E8 */
+    for (const struct engine_turn *t = e->pending; t != NULL; t = t->next) {
+        undurable += t->events->count;
+    }
+    CHECK(e->durable_seq + undurable == e->last_seq);
+    size_t timed = 0;
+    for (size_t i = 0; i < e->subs_count; i++) {
+        check_subscription(e, e->subs[i]);
+        timed += e->subs[i]->leased_count + e->subs[i]->delayed_count;
+        CHECK(i == 0 || strcmp(e->subs[i - 1]->name, e->subs[i]->name) < 0);
+    }
+    CHECK(timed == e->deadlines.len);
+    CHECK(list_empty(&e->dirty) || e->flush_at_ms != UINT64_MAX);
+}

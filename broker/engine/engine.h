@@ -1,0 +1,369 @@
+/* engine.h: the delivery logic of Bellhop. PURE: commands in, a turn of writes and effects out.
+ *
+ * No clock, no socket, no file, no randomness that is not seeded: time is passed in, what must be
+ * written goes into the turn's batch, what the world must be told goes into the turn's effects.
+ * The same commands at the same times give the same turns, byte for byte.
+ *
+ * The way of a turn:
+ *   engine_step       for each command, as the callbacks of sockets decode them
+ *   engine_end_turn   expires what is due, hands out events, writes positions; gives the turn away
+ *   store_submit      by the caller, with turn->batch
+ *   engine_durable    when the store says so; then the caller releases turn->effects in order
+ *   engine_turn_done  the caller has released them; the turn's memory is reused
+ * Effects of a turn are released only when its batch and all earlier ones are durable. Slices in
+ * an effect point into its own turn's arena and die with engine_turn_done. A command may be
+ * stepped while effects are being released: it belongs to the next turn.
+ *
+ * Ownership: main owns the engine from engine_open to engine_close; the engine owns subscriptions,
+ * replays, attachments and deliveries; it borrows the store, which outlives it. A command is
+ * borrowed until engine_step returns.
+ *
+ * Words: a cursor reads the journal for a subscription: the live one, and one per running replay.
+ * A delivery is an event between hand-out and settlement. An attachment is a worker (or, later, an
+ * endpoint) that takes deliveries of a subscription; it holds leases. States are drawn in
+ * delivery.h.
+ *
+ * Invariants, verified by engine_check:
+ *  E1 for each cursor: floor <= next <= end + 1; every seq below next is settled (acked, dead or
+ *     not matching) but those of its outstanding deliveries; floor is the lowest of these, or next.
+ *  E2 a cursor's outstanding deliveries rise strictly by seq and lie in [floor, next).
+ *  E3 a delivery is LEASED exactly when it has a live lease; that lease is its attachment's, under
+ *     its tag, and its timer is in the deadline heap.
+ *  E4 a delivery is DELAYED exactly when its timer is in the heap without a lease; READY exactly
+ *     when it is in its subscription's ready list.
+ *  E5 the counters (ready, leased, delayed, outstanding, unsettled of an attachment) equal a
+ * recount. E6 nothing is handed out above an attachment's window, nor while it is held. E7 no lost
+ * wake-up: a subscription that could hand something out is in the runnable list. E8 seqs are given
+ * out without gaps and never twice; received_at never falls. E9 outstanding deliveries of a
+ * subscription never exceed the configured cap.
+ *
+ * May call: base, storage/store.h, storage/record.h, proto/limits.h, proto/err.h. Never: anything
+ * with I/O, nor a room of the broker. */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "base/event.h"
+#include "proto/err.h"
+#include "proto/limits.h"
+#include "storage/store.h"
+
+struct engine;
+
+struct engine_time {
+    uint64_t now_ms;  /* monotonic: all deadlines */
+    uint64_t wall_ms; /* for stamps, and for due times that outlive a restart */
+};
+
+/* Where an answer goes: opaque to the engine, given back in the effect. `room` says who asked
+ * (the broker numbers its rooms), the rest is that room's own. */
+struct route {
+    uint32_t room;
+    uint32_t rid;
+    uint64_t handle;
+};
+
+struct engine_options {
+    uint64_t seed;               /* of the jitter */
+    uint32_t outstanding_max;    /* per subscription; 0: LIMIT_OUTSTANDING */
+    uint32_t settle_delay_ms;    /* longest time an unconfirmed ack waits for a batch; 0: 50 */
+    uint32_t dedupe_ids;         /* ids remembered for sure; 0: 1,000,000 */
+    uint64_t dedupe_ms;          /* and for how long at least; 0: 24 h */
+    uint32_t turn_scan_events;   /* journal entries looked at per turn; 0: 8192 */
+    uint32_t turn_deliver_bytes; /* bytes handed out per turn, about; 0: 4 MiB */
+};
+
+/* ---- policy ---- */
+
+struct filter {
+    const struct slice *types; /* globs; none: every type */
+    const struct slice *sources;
+    uint32_t types_count, sources_count; /* none: every source, and published ones */
+};
+
+enum start_kind { START_NEW, START_FIRST, START_SEQ, START_TIME };
+
+struct policy {
+    struct filter filter;
+    uint64_t lease_ms;
+    uint32_t max_fails; /* 0: never by count */
+    uint64_t backoff_min_ms, backoff_max_ms;
+    uint32_t backoff_factor_permille;
+};
+
+#define POLICY_LEASE_MS_DEFAULT                30000
+#define POLICY_MAX_FAILS_DEFAULT               20
+#define POLICY_BACKOFF_MIN_MS_DEFAULT          1000
+#define POLICY_BACKOFF_MAX_MS_DEFAULT          600000
+#define POLICY_BACKOFF_FACTOR_PERMILLE_DEFAULT 2000
+
+/* Every default, and no filter. */
+struct policy policy_default(void);
+/* ERR_OK, or ERR_INVALID_REQUEST with a static text that names the field and the bound. */
+enum err policy_check(const struct policy *p, const char **why);
+/* Whether it is a name for a source or subscription. */
+bool name_ok(struct slice name);
+
+/* ---- commands ---- */
+
+enum command_kind {
+    COMMAND_PUBLISH,
+    COMMAND_SUBSCRIPTION_CREATE,
+    COMMAND_SUBSCRIPTION_DELETE,
+    COMMAND_REPLAY_CREATE,
+    COMMAND_CONFIG_PUT,
+    COMMAND_CONFIG_DELETE,
+    COMMAND_ATTACH,
+    COMMAND_WINDOW,
+    COMMAND_HOLD,
+    COMMAND_DETACH,
+    COMMAND_ACK,
+    COMMAND_NACK,
+    COMMAND_EXTEND,
+};
+
+struct tag_range {
+    uint64_t lo, hi; /* inclusive */
+};
+
+enum nack_kind { NACK_RELEASE, NACK_FAIL, NACK_REJECT };
+enum detach_kind {
+    DETACH_RELEASE, /* the worker said goodbye: everything READY, nothing counted */
+    DETACH_LOST,    /* the worker is gone: what it had started counts a fail */
+};
+
+#define DELAY_BY_POLICY UINT64_MAX
+
+struct command {
+    enum command_kind kind;
+    struct route route;
+    union {
+        struct {
+            const struct event *events; /* seq and received_at_ms are the engine's to set */
+            size_t count;               /* 1 .. LIMIT_PUBLISH_EVENTS */
+        } publish;
+        struct {
+            struct slice name;
+            struct policy policy;
+            enum start_kind start;
+            uint64_t start_value; /* seq, or wall ms */
+        } create;
+        struct {
+            struct slice name;
+        } delete;
+        struct {
+            struct slice name;
+            uint64_t from_seq, to_seq;         /* 0: not given */
+            uint64_t from_time_ms, to_time_ms; /* 0: not given; exclusive with the seqs */
+        } replay;
+        struct {
+            struct slice key, value; /* what a room keeps; the key says whose it is */
+        } config;
+        struct {
+            uint64_t attachment; /* chosen by the room, never used twice */
+            struct slice name;
+            const struct policy *create; /* create it so when it does not exist; NULL: do not */
+            enum start_kind start;
+            uint64_t start_value;
+            uint64_t window_events, window_bytes;
+            uint32_t concurrency; /* 0: everything handed out counts as started */
+        } attach;                 /* route goes into every effect of this attachment */
+        struct {
+            uint64_t attachment, events, bytes;
+        } window;
+        struct {
+            uint64_t attachment;
+            bool hold; /* hand out nothing while set: the worker's socket does not drain */
+        } hold;
+        struct {
+            uint64_t attachment;
+            enum detach_kind how;
+        } detach;
+        struct {
+            uint64_t attachment;
+            const struct tag_range *ranges;
+            size_t count;
+            bool confirm;        /* ask for EFFECT_SETTLED once durable */
+            enum nack_kind kind; /* NACK */
+            uint64_t delay_ms;   /* NACK, or DELAY_BY_POLICY */
+            struct slice error;  /* NACK */
+            uint64_t lease_ms;   /* EXTEND, from now; 0: the subscription's */
+        } settle;                /* ACK, NACK, EXTEND */
+    } u;
+};
+
+/* ---- effects ---- */
+
+enum effect_kind {
+    EFFECT_PUBLISHED, /* all of a PUBLISH is durable, or nothing of it was taken (err) */
+    EFFECT_DONE,      /* a CREATE, DELETE, REPLAY_CREATE or CONFIG command is durable, or refused */
+    EFFECT_ATTACHED,  /* ATTACH worked (err 0) or not */
+    EFFECT_DELIVER,   /* an event for an attachment */
+    EFFECT_SETTLED,   /* a confirmed ACK, NACK or EXTEND; or a refused one, confirmed or not */
+    EFFECT_REVOKED,   /* a lease ran out */
+    EFFECT_ENDED,     /* the attachment's subscription was deleted: the attachment is gone */
+};
+
+struct publish_result {
+    uint64_t seq;
+    bool duplicate; /* seq is that of the first */
+};
+
+struct effect {
+    enum effect_kind kind;
+    enum err err;
+    struct route route;
+    const char *message; /* with err: static or arena text */
+    union {
+        struct {
+            const struct publish_result *results;
+            size_t count;
+        } published;
+        struct {
+            uint64_t id;  /* replay id, subscription id; else 0 */
+            bool created; /* false: it existed already, exactly so */
+        } done;
+        struct {
+            uint64_t attachment, lease_ms, backlog;
+            bool created;
+        } attached;
+        struct {
+            uint64_t attachment, tag, lease_ms;
+            uint32_t fails, deliveries; /* deliveries counts this one */
+            bool replay;
+            struct event event;
+        } deliver;
+        struct {
+            uint64_t attachment;
+            const struct tag_range *ok, *already, *stale;
+            size_t ok_count, already_count, stale_count;
+        } settled;
+        struct {
+            uint64_t attachment, tag;
+        } revoked;
+        struct {
+            uint64_t attachment;
+        } ended;
+    } u;
+};
+
+/* One turn's result. The caller reads it and hands it back; it never looks inside the batch. */
+struct engine_turn {
+    struct batch batch;
+    struct effect *effects;
+    size_t effects_count;
+    size_t effects_cap;         /* the engine's */
+    struct engine_turn *next;   /* the caller's, while it waits for durability */
+    struct turn_events *events; /* the engine's: events of this turn, readable before durable */
+};
+
+/* ---- life ---- */
+
+/* Reads the store and takes up where it ended: everything that was leased is READY again. Non-zero:
+ * error[error_size] says what is wrong with the store. */
+MUST_CHECK int engine_open(struct engine **out, struct store *store,
+                           const struct engine_options *options, struct engine_time time,
+                           char *error, size_t error_size);
+/* Frees; open turns are forgotten; *e becomes NULL. */
+void engine_close(struct engine **e);
+
+/* Takes a command in. Its answer, where it has one, is an effect of this turn. */
+void engine_step(struct engine *e, struct engine_time time, const struct command *c);
+/* Ends the turn. NULL: nothing happened, nothing to submit. */
+struct engine_turn *engine_end_turn(struct engine *e, struct engine_time time);
+/* The oldest submitted turn is durable: its events can now be read. */
+void engine_durable(struct engine *e, struct engine_turn *turn);
+void engine_turn_done(struct engine *e, struct engine_turn *turn);
+/* When the next turn is needed if nothing arrives (monotonic ms): now_ms or earlier means at once,
+ * UINT64_MAX never. */
+uint64_t engine_next_deadline(const struct engine *e, struct engine_time time);
+/* Makes the next turn write every position that has moved: for a clean stop. */
+void engine_flush(struct engine *e);
+/* Tells the engine whether the store has room for new events. */
+void engine_set_room(struct engine *e, bool room);
+/* Verifies the invariants by CHECK; walks everything. */
+void engine_check(const struct engine *e);
+
+/* ---- reading ----
+ * Local, synchronous, for answers to people; what is read is borrowed until store_end_reads. */
+
+struct engine_stats {
+    uint64_t first_seq, last_seq; /* of the durable journal; last 0: empty */
+    uint64_t published_total, duplicates_total, refused_total; /* since start */
+    uint64_t delivered_total, acked_total, nacked_total, expired_total, dead_total;
+    uint32_t subscriptions, attachments, replays_running;
+    bool room;
+};
+void engine_stats(const struct engine *e, struct engine_stats *out);
+
+/* Why a subscription hands nothing out just now. */
+enum why_idle {
+    IDLE_BUSY,       /* it does: work is waiting and can be handed out */
+    IDLE_EMPTY,      /* nothing is waiting */
+    IDLE_NO_WORKERS, /* something waits and nobody is attached */
+    IDLE_WINDOW,     /* every window is full or paused */
+    IDLE_BACKOFF,    /* all that is left is delayed */
+    IDLE_CAP,        /* too many unsettled events */
+    IDLE_SCANNING,   /* looking for a match in the journal */
+};
+const char *why_idle_name(enum why_idle w);
+
+struct subscription_info {
+    struct slice name;
+    uint32_t id;
+    uint64_t created_at_ms;
+    struct policy policy;
+    uint64_t floor, next; /* of the live cursor */
+    uint64_t backlog;     /* journal positions from next to the end, matching or not */
+    uint32_t ready, leased, delayed, attachments, replays;
+    uint64_t acked_total, dead_total; /* over its life */
+    enum why_idle why_idle;
+};
+/* False: no such subscription. */
+bool engine_subscription_get(const struct engine *e, struct slice name,
+                             struct subscription_info *out);
+/* The subscription with the lowest name above `after` (empty: the first). */
+bool engine_subscription_next(const struct engine *e, struct slice after,
+                              struct subscription_info *out);
+
+struct replay_info {
+    uint32_t id;
+    struct slice subscription;              /* empty: deleted since */
+    uint64_t created_at_ms, finished_at_ms; /* finished 0: running */
+    uint64_t from, to, next;                /* seqs; next: how far it has read */
+    uint64_t acked_total;
+    uint32_t outstanding;
+};
+bool engine_replay_get(const struct engine *e, uint32_t id, struct replay_info *out);
+bool engine_replay_next(const struct engine *e, uint32_t after, struct replay_info *out);
+
+/* Deliveries of an attachment that are not settled yet; 0 when there is no such attachment. */
+uint32_t engine_attachment_unsettled(const struct engine *e, uint64_t attachment);
+
+/* The event, if it is durable and still in the journal. */
+bool engine_event_get(struct engine *e, uint64_t seq, struct event *out);
+/* Calls fn for durable events with seq >= from, rising, until it returns false or `scan_max` were
+ * looked at. Returns the seq after the last one looked at. */
+typedef bool engine_event_fn(void *ctx, const struct event *event);
+uint64_t engine_events_scan(struct engine *e, uint64_t from, uint64_t scan_max, engine_event_fn *fn,
+                            void *ctx);
+/* The first durable seq that was received at or after wall_ms; last_seq + 1 when there is none. */
+uint64_t engine_seq_at_time(struct engine *e, uint64_t wall_ms);
+
+struct dead_letter {
+    uint32_t cursor; /* 0: live; else the replay's id */
+    uint64_t died_at_ms;
+    uint32_t fails, deliveries;
+    struct slice reason, error;
+    struct event event;
+};
+/* Calls fn for the dead letters of a subscription with (seq, cursor) > (after_seq, after_cursor),
+ * rising, until it returns false. False: no such subscription. */
+typedef bool engine_dead_fn(void *ctx, const struct dead_letter *dead);
+bool engine_dead_scan(struct engine *e, struct slice subscription, uint64_t after_seq,
+                      uint32_t after_cursor, engine_dead_fn *fn, void *ctx);
+
+/* Calls fn for every config entry whose key starts with prefix, in key order. */
+typedef void engine_config_fn(void *ctx, struct slice key, struct slice value);
+void engine_config_scan(struct engine *e, struct slice prefix, engine_config_fn *fn, void *ctx);
+
+#endif

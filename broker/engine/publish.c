@@ -1,0 +1,152 @@
+#include "broker/engine/state.h"
+
+static enum err event_check(const struct event *v, const char **why) {
+    const struct {
+        size_t len, max;
+        const char *why;
+    } parts[] = {
+        {v->id.len, LIMIT_EVENT_ID_BYTES, "id: at most 256 bytes"},
+        {v->type.len, LIMIT_EVENT_TYPE_BYTES, "type: at most 256 bytes"},
+        {v->subject.len, LIMIT_EVENT_SUBJECT_BYTES, "subject: at most 1024 bytes"},
+        {v->source.len, LIMIT_NAME_BYTES, "source: at most 64 bytes"},
+        {v->content_type.len, LIMIT_EVENT_CONTENT_TYPE_BYTES, "content_type: at most 256 bytes"},
+        {v->metadata.len, LIMIT_EVENT_METADATA_BYTES, "user_metadata: at most 16384 bytes"},
+        {v->headers.len, LIMIT_EVENT_HEADERS_BYTES, "headers: at most 8192 bytes"},
+        {v->body.len, LIMIT_BODY_BYTES_HIGHEST, "body: at most 16777216 bytes"},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        if (parts[i].len <= parts[i].max) continue;
+        *why = parts[i].why;
+        return ERR_TOO_LARGE;
+    }
+    return ERR_OK;
+}
+
+struct same_event {
+    struct engine *e;
+    const struct event *event;
+};
+
+/* The fingerprint was a hit: is it really the same source and id? */
+static bool same_event(void *ctx, uint64_t seq) {
+    struct same_event *s = ctx;
+    struct event stored;
+    return event_read(s->e, seq, &stored, NULL) && stored.project == s->event->project &&
+           slice_eq(stored.source, s->event->source) && slice_eq(stored.id, s->event->id);
+}
+
+static struct event *turn_events_add(struct turn_events *t, uint64_t fingerprint) {
+    if (t->count == t->cap) {
+        t->cap = t->cap == 0 ? 256 : t->cap * 2;
+        t->v = mem_realloc(t->v, t->cap * sizeof *t->v);
+        t->fingerprints = mem_realloc(t->fingerprints, t->cap * sizeof *t->fingerprints);
+    }
+    t->fingerprints[t->count] = fingerprint;
+    return &t->v[t->count++];
+}
+
+/* Journals one event in the open turn, or finds that it is there already. */
+static struct publish_result journal(struct engine *e, const struct event *incoming) {
+    uint64_t fingerprint = 0;
+    if (incoming->id.len > 0) {
+        struct same_event same = {e, incoming};
+        fingerprint = dedupe_fingerprint(incoming);
+        uint64_t seq = dedupe_find(&e->dedupe, fingerprint, same_event, &same);
+        if (seq != 0) {
+            e->totals.duplicates_total++;
+            return (struct publish_result){.seq = seq, .duplicate = true};
+        }
+    }
+    struct engine_turn *t = turn_open(e);
+    struct batch *b = &t->batch;
+    struct event event = *incoming;
+    event.seq = ++e->last_seq;
+    event.received_at_ms = e->last_received_ms;
+    struct event *stored = turn_events_add(t->events, fingerprint);
+    uint8_t key[KEY_U64_BYTES];
+    struct slice value = record_event_encode(&b->arena, &event, stored);
+    batch_add(b, BATCH_APPEND, STORE_JOURNAL, arena_copy(&b->arena, key_u64(key, event.seq)),
+              value);
+    if (fingerprint != 0) {
+        dedupe_add(&e->dedupe, fingerprint, event.seq, event.received_at_ms);
+    }
+    e->totals.published_total++;
+    subscriptions_offer(e, stored);
+    return (struct publish_result){.seq = event.seq};
+}
+
+void publish(struct engine *e, const struct command *c) {
+    size_t count = c->u.publish.count;
+    CHECK(count >= 1 && count <= LIMIT_PUBLISH_EVENTS);
+    enum err err = ERR_OK;
+    const char *message = NULL;
+    if (!e->room) {
+        err = ERR_NO_ROOM;
+        message = "the store is nearly full: nothing was taken, try again later";
+    }
+    for (size_t i = 0; i < count && err == ERR_OK; i++) {
+        err = event_check(&c->u.publish.events[i], &message);
+    }
+    struct publish_result *results = NULL;
+    if (err == ERR_OK) {
+        if (e->time.wall_ms > e->last_received_ms) e->last_received_ms = e->time.wall_ms;
+        results = arena_alloc(turn_arena(e), count * sizeof *results);
+        for (size_t i = 0; i < count; i++) results[i] = journal(e, &c->u.publish.events[i]);
+    } else {
+        e->totals.refused_total += count;
+    }
+    struct effect *f = turn_effect(e, EFFECT_PUBLISHED, c->route);
+    f->err = err;
+    f->message = message;
+    f->u.published.results = results;
+    f->u.published.count = err == ERR_OK ? count : 0;
+}
+
+/* Rows of the id log that the table has forgotten go in slices: their keys are first seqs. */
+static void ids_trim(struct engine *e) {
+    uint64_t keep = dedupe_oldest_seq(&e->dedupe);
+    if (e->ids_trimmed_to >= keep) return;
+    uint8_t key[KEY_U64_BYTES];
+    struct store_iter it;
+    int rows = 0;
+    store_seek(e->store, STORE_IDS, key_u64(key, e->ids_trimmed_to), &it);
+    while (it.valid && rows < IDS_TRIM_ROWS) {
+        uint64_t first = key_read_u64(it.key, 0);
+        struct record_ids ids;
+        if (!record_ids_decode(it.value, &ids)) store_damaged("id log row", first);
+        if (first + ids.count > keep) break;
+        batch_delete(turn_batch(e), STORE_IDS, it.key);
+        e->ids_trimmed_to = first + ids.count;
+        rows++;
+        store_next(e->store, &it);
+    }
+    if (rows < IDS_TRIM_ROWS) e->ids_trimmed_to = keep;
+    store_iter_end(e->store, &it);
+}
+
+void publish_end_turn(struct engine *e) {
+    struct engine_turn *t = e->turn;
+    if (t == NULL || t->events->count == 0) return;
+    bool any = false;
+    for (size_t i = 0; i < t->events->count && !any; i++) any = t->events->fingerprints[i] != 0;
+    if (!any) return;
+    struct batch *b = &t->batch;
+    uint8_t key[KEY_U64_BYTES];
+    batch_add(b, BATCH_APPEND, STORE_IDS, arena_copy(&b->arena, key_u64(key, t->events->first_seq)),
+              record_ids_encode(&b->arena, e->last_received_ms, t->events->fingerprints,
+                                (uint32_t)t->events->count));
+    ids_trim(e);
+}
+
+uint64_t seq_at_time(struct engine *e, uint64_t wall_ms) {
+    uint64_t lo = 1, hi = e->last_seq + 1;
+    while (lo < hi) { /* received_at never falls along seq (E8) */
+        uint64_t mid = lo + (hi - lo) / 2;
+        struct event event;
+        bool found = event_read(e, mid, &event, NULL);
+        CHECK(found);
+        if (event.received_at_ms < wall_ms) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo;
+}

@@ -1,0 +1,234 @@
+/* recover.c: takes up where the store ended.
+ *
+ * The same way after a clean stop and after a crash: what was outstanding is READY again or, with
+ * a retry row that is not due, DELAYED; what was handed out after the last written position is
+ * found again by reading the journal from its `next`. Whatever does not fit together is an error
+ * that names the place, never a guess. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "broker/engine/state.h"
+
+struct recovery {
+    struct engine *e;
+    struct map subs; /* id -> subscription */
+    char *error;
+    size_t error_size;
+};
+
+static int damaged(struct recovery *r, const char *what, uint64_t n) {
+    snprintf(
+        r->error, r->error_size,
+        "%s %llu does not decode or does not fit the rest: the store is damaged or from a newer "
+        "version; restore it from a copy",
+        what, (unsigned long long)n);
+    return ERR_STORE;
+}
+
+static int recover_journal(struct recovery *r) {
+    struct engine *e = r->e;
+    struct slice key, value;
+    struct event event;
+    if (store_last(e->store, STORE_JOURNAL, &key, &value)) {
+        uint64_t seq = key_read_u64(key, 0);
+        if (!record_event_decode(seq, value, &event)) return damaged(r, "journal record", seq);
+        e->last_seq = e->durable_seq = seq;
+        e->last_received_ms = event.received_at_ms;
+    }
+    uint64_t next_id;
+    if (store_get(e->store, STORE_META, slice_str("next_id"), &value)) {
+        if (!record_u64_decode(value, &next_id)) return damaged(r, "the id counter", 0);
+        e->next_id = (uint32_t)next_id;
+    }
+    return 0;
+}
+
+static int recover_ids(struct recovery *r) {
+    struct engine *e = r->e;
+    struct store_iter it;
+    int err = 0;
+    store_seek(e->store, STORE_IDS, slice_of(NULL, 0), &it);
+    for (; it.valid && err == 0; store_next(e->store, &it)) {
+        uint64_t first = key_read_u64(it.key, 0);
+        struct record_ids ids;
+        if (!record_ids_decode(it.value, &ids)) err = damaged(r, "id log row", first);
+        for (uint32_t i = 0; err == 0 && i < ids.count; i++) {
+            uint64_t fingerprint = record_ids_at(&ids, i);
+            if (fingerprint != 0) {
+                dedupe_add(&e->dedupe, fingerprint, first + i, ids.received_at_ms);
+            }
+        }
+    }
+    store_iter_end(e->store, &it);
+    return err;
+}
+
+static int recover_subscriptions(struct recovery *r) {
+    struct engine *e = r->e;
+    struct arena arena;
+    struct store_iter it;
+    int err = 0;
+    arena_init(&arena);
+    store_seek(e->store, STORE_SUBSCRIPTIONS, slice_of(NULL, 0), &it);
+    for (; it.valid && err == 0; store_next(e->store, &it)) {
+        uint32_t id = key_read_u32(it.key, 0);
+        struct record_subscription s;
+        if (!record_subscription_decode(&arena, it.value, &s) || !name_ok(s.name)) {
+            err = damaged(r, "subscription", id);
+            break;
+        }
+        struct policy p = {
+            .filter = {s.types, s.sources, s.types_count, s.sources_count},
+            .lease_ms = s.lease_ms,
+            .max_fails = s.max_fails,
+            .backoff_min_ms = s.backoff_min_ms,
+            .backoff_max_ms = s.backoff_max_ms,
+            .backoff_factor_permille = s.backoff_factor_permille,
+        };
+        map_add(&r->subs, id, subscription_add(e, id, s.name, &p, s.created_at_ms));
+    }
+    store_iter_end(e->store, &it);
+    arena_free(&arena);
+    return err;
+}
+
+static int recover_replays(struct recovery *r) {
+    struct engine *e = r->e;
+    struct store_iter it;
+    int err = 0;
+    store_seek(e->store, STORE_REPLAYS, slice_of(NULL, 0), &it);
+    for (; it.valid && err == 0; store_next(e->store, &it)) {
+        uint32_t id = key_read_u32(it.key, 0);
+        struct record_replay replay;
+        if (!record_replay_decode(it.value, &replay)) {
+            err = damaged(r, "replay", id);
+            break;
+        }
+        struct subscription *s = map_get(&r->subs, replay.subscription);
+        if (s == NULL && replay.finished_at_ms == 0) err = damaged(r, "replay", id);
+        else replay_add(e, s, id, &replay);
+    }
+    store_iter_end(e->store, &it);
+    return err;
+}
+
+static struct cursor *find_cursor(struct recovery *r, uint32_t sub, uint32_t id) {
+    struct subscription *s = map_get(&r->subs, sub);
+    if (s == NULL) return NULL;
+    if (id == CURSOR_LIVE) return &s->live;
+    LIST_FOR(n, next, &s->replays) {
+        struct cursor *c = CONTAINER_OF(n, struct cursor, in_sub);
+        if (c->id == id) return c;
+    }
+    return NULL;
+}
+
+static bool recover_position(struct engine *e, struct cursor *c, struct slice value) {
+    struct record_position p;
+    if (!record_position_decode(value, &p) || p.next == 0 || p.next > e->last_seq + 1) return false;
+    c->next = c->written_next = p.next;
+    c->acked_total = p.acked_total;
+    if (c->id == CURSOR_LIVE) c->sub->dead_total = p.dead_total;
+    uint64_t seq;
+    while (record_position_next(&p, &seq)) {
+        struct list *last = c->outstanding.prev;
+        bool rises =
+            last == &c->outstanding || CONTAINER_OF(last, struct delivery, in_cursor)->seq < seq;
+        if (!rises || seq >= p.next) return false;
+        delivery_new(e, c, seq); /* DELAYED by its retry row, or READY in the end */
+    }
+    return true;
+}
+
+static int recover_positions(struct recovery *r) {
+    struct engine *e = r->e;
+    struct store_iter it;
+    int err = 0;
+    store_seek(e->store, STORE_POSITIONS, slice_of(NULL, 0), &it);
+    for (; it.valid && err == 0; store_next(e->store, &it)) {
+        uint32_t sub = key_read_u32(it.key, 0);
+        struct cursor *c = find_cursor(r, sub, key_read_u32(it.key, 4));
+        if (c == NULL || !recover_position(e, c, it.value)) {
+            err = damaged(r, "the position of subscription", sub);
+        }
+    }
+    store_iter_end(e->store, &it);
+    for (size_t i = 0; i < e->subs_count; i++) {
+        struct cursor *c = &e->subs[i]->live;
+        c->at_tail = c->next == e->last_seq + 1;
+    }
+    return err;
+}
+
+/* What failed before keeps its count, and its due time by the wall clock. */
+static bool recover_retry(struct engine *e, struct delivery *d, struct slice value) {
+    struct record_retry row;
+    if (!record_retry_decode(value, &row)) return false;
+    d->fails = row.fails;
+    d->deliveries = row.deliveries;
+    d->has_retry = true;
+    if (row.due_wall_ms <= e->time.wall_ms) return true;
+    uint64_t wait_ms = row.due_wall_ms - e->time.wall_ms;
+    /* A wall clock that was set back must not turn minutes into years. */
+    if (wait_ms > LIMIT_BACKOFF_MS_MAX + LIMIT_BACKOFF_MS_MAX / 10) {
+        wait_ms = LIMIT_BACKOFF_MS_MAX;
+    }
+    delivery_set_state(e, d, DELIVERY_DELAYED, e->time.now_ms + wait_ms);
+    return true;
+}
+
+static int recover_retries(struct recovery *r) {
+    struct engine *e = r->e;
+    struct cursor *c = NULL;
+    struct list *at = NULL; /* rows and outstanding both rise by seq: one walk serves */
+    struct store_iter it;
+    int err = 0;
+    store_seek(e->store, STORE_RETRIES, slice_of(NULL, 0), &it);
+    for (; it.valid && err == 0; store_next(e->store, &it)) {
+        uint32_t sub = key_read_u32(it.key, 0), cursor = key_read_u32(it.key, 4);
+        uint64_t seq = key_read_u64(it.key, 8);
+        if (c == NULL || c->sub->id != sub || c->id != cursor) {
+            c = find_cursor(r, sub, cursor);
+            at = c == NULL ? NULL : c->outstanding.next;
+        }
+        struct delivery *d = NULL;
+        for (; c != NULL && at != &c->outstanding; at = at->next) {
+            d = CONTAINER_OF(at, struct delivery, in_cursor);
+            if (d->seq >= seq) break;
+        }
+        if (d == NULL || d->seq != seq || !recover_retry(e, d, it.value)) {
+            err = damaged(r, "the retry row of event", seq);
+        }
+    }
+    store_iter_end(e->store, &it);
+    return err;
+}
+
+/* Everything that no retry row holds back is READY, in order of seq. */
+static void recover_ready(struct engine *e, struct cursor *c) {
+    LIST_FOR(n, next, &c->outstanding) {
+        struct delivery *d = CONTAINER_OF(n, struct delivery, in_cursor);
+        if (d->state == DELIVERY_NEW) delivery_set_state(e, d, DELIVERY_READY, 0);
+    }
+}
+
+int recover(struct engine *e, char *error, size_t error_size) {
+    struct recovery r = {.e = e, .error = error, .error_size = error_size};
+    map_init(&r.subs);
+    int err = recover_journal(&r);
+    if (err == 0) err = recover_ids(&r);
+    if (err == 0) err = recover_subscriptions(&r);
+    if (err == 0) err = recover_replays(&r);
+    if (err == 0) err = recover_positions(&r);
+    if (err == 0) err = recover_retries(&r);
+    map_free(&r.subs);
+    if (err != 0) return err;
+    for (size_t i = 0; i < e->subs_count; i++) recover_ready(e, &e->subs[i]->live);
+    for (size_t i = 0; i < e->replays_count; i++) recover_ready(e, e->replays[i]);
+    /* A replay whose last settlement was on disk before its end could be written. */
+    for (size_t i = 0; i < e->replays_count; i++) {
+        struct cursor *c = e->replays[i];
+        if (c->finished_at_ms == 0) replay_check_finished(e, c);
+    }
+    return 0;
+}
