@@ -1,0 +1,82 @@
+/* server.h: an HTTP/1.1 server (RFC 9110, RFC 9112) on llhttp that is stricter than llhttp.
+ *
+ * The server owns connections and requests. A request is handed out when its last byte is there;
+ * it is answered once, at once or turns later, by its handle: a u64 that is never used again, so
+ * an answer to a request whose client has gone does nothing. One request of a connection is worked
+ * on at a time; pipelined ones wait in the connection's buffer, so answers are in order.
+ *
+ * What is refused, and how (docs/http-strictness.md has the table): every rule of strictness ends
+ * in an answer with the error body of Bellhop and, where the framing can no longer be trusted, in
+ * closing. Knows no events. May call: net, base, proto/limits.h, proto/err.h, llhttp. */
+#ifndef HTTP_SERVER_H
+#define HTTP_SERVER_H
+
+#include "base/buf.h"
+#include "broker/net/stream.h"
+#include "proto/err.h"
+
+struct http_server;
+
+struct http_header {
+    struct slice name, value; /* value without blanks around it */
+};
+
+/* Everything is borrowed until http_respond or until the client is gone, at least until the turn
+ * in which the request was handed out has ended (its effects were released). */
+struct http_request {
+    uint64_t handle;
+    struct slice method; /* "POST" */
+    struct slice path;   /* "/in/gemini": as sent, before '?'; always starts with '/' */
+    struct slice query;  /* after '?', may be empty */
+    const struct http_header *headers;
+    size_t headers_count;
+    struct slice body; /* chunks joined; raw bytes, content-encoding untouched */
+    const char *peer;
+};
+
+struct http_server_options {
+    size_t body_max_bytes; /* 0: LIMIT_BODY_BYTES_DEFAULT */
+    /* The head is there and no body byte was asked for yet (an Expect: 100-continue is still
+     * unanswered). ERR_OK lets the body come; anything else is answered with that error and
+     * message (a static text), and the connection is closed. May be NULL. */
+    enum err (*on_head)(void *ctx, const struct http_request *head, const char **message);
+    /* A whole request. Answer it now or later by its handle. */
+    void (*on_request)(void *ctx, const struct http_request *request);
+    /* The client of an unanswered request is gone; the handle is dead. May be NULL. */
+    void (*on_gone)(void *ctx, uint64_t handle);
+    void *ctx;
+    /* 0 means the LIMIT_HTTP_... of the same name. */
+    uint64_t head_ms;       /* from the first byte of a request to the end of its head */
+    uint64_t idle_ms;       /* between requests */
+    uint64_t body_grace_ms; /* after which the body must have come at ... */
+    uint64_t body_bytes_per_s;
+};
+
+MUST_CHECK int http_server_open(struct loop *l, const char *address,
+                                const struct http_server_options *options, struct http_server **out,
+                                uint16_t *port, char *error, size_t error_size);
+/* Stops accepting; idle connections close, those with a request close after their answer. */
+void http_server_drain(struct http_server *s);
+/* Frees; the loop has been run to its end and is not closed yet. *s becomes NULL. */
+void http_server_close(struct http_server **s);
+size_t http_server_connections(const struct http_server *s);
+
+/* Answers. `extra` is "Name: value\r\n..." or NULL; content_type NULL means application/json. */
+void http_respond(struct http_server *s, uint64_t handle, int status, const char *content_type,
+                  const char *extra, struct slice body);
+/* Answers with {"error":{"code":...,"message":...}}, the status of the error, and Retry-After: 1
+ * when it is retryable with status 503 or 429. */
+void http_respond_error(struct http_server *s, uint64_t handle, enum err err, const char *fmt, ...)
+    PRINTF_LIKE(4, 5);
+
+/* The value of the first header of that name (ASCII case folded); len 0 and data NULL when there
+ * is none. `count` (may be NULL) becomes the number of headers of that name. */
+struct slice http_header_get(const struct http_request *r, const char *name, size_t *count);
+/* The value of a query parameter, percent-decoded into out[size] with a terminator. 1: found; 0:
+ * absent; -1: it does not fit, has a broken escape or a NUL. */
+int http_query_get(const struct http_request *r, const char *name, char *out, size_t size);
+/* The first query parameter whose name is not in the NULL-terminated list, as a slice; len 0 when
+ * every one is known. */
+struct slice http_query_unknown(const struct http_request *r, const char *const *known);
+
+#endif

@@ -1,0 +1,102 @@
+/* internal.h: what the files of net/ know of each other's structs. Nobody else includes this.
+ *
+ * struct loop is owned by whoever called loop_open; streams are the loop's and die in their close
+ * callback; listeners and timers die when both libuv and their owner have let go of them.
+ *
+ * Invariants: a stream is in `dirty` only while it has bytes in `out` and no write under way; it is
+ * in `watched` exactly while a deadline of the sweep applies to it (a write under way, or
+ * lingering). May call: base, libuv. */
+#ifndef NET_INTERNAL_H
+#define NET_INTERNAL_H
+
+#include <uv.h>
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "broker/net/stream.h"
+
+#define READ_BUFFER_BYTES (64 * 1024) /* one for all streams: on_data borrows it */
+#define SWEEP_MS          1000        /* how often stalled and lingering streams are looked at */
+#define LINGER_MS         2000        /* after our last byte we read and drop this long */
+#define PEER_TEXT_BYTES   56          /* "[ipv6]:port": 45 + 2 + 6, and the terminator */
+
+struct loop {
+    uv_loop_t uv;
+    uv_prepare_t prepare;
+    uv_timer_t turn_timer;
+    uv_timer_t sweep;
+    uv_signal_t signals[2];
+    loop_turn_fn *turn;
+    void *turn_ctx;
+    loop_signal_fn *on_signal;
+    void *on_signal_ctx;
+    uint64_t now_ms, wall_ms; /* of the turn */
+    uint64_t armed_at_ms;     /* what turn_timer waits for; UINT64_MAX: it is off */
+    uint64_t write_stall_ms;
+    bool in_turn;  /* now_ms and wall_ms were read for this turn */
+    bool again;    /* the next poll must not block */
+    bool stopping; /* loop_stop was called */
+    bool stopped;  /* every handle was told to close */
+    struct list tasks, dirty, watched;
+    struct list streams, listeners, timers;
+    size_t streams_count, streams_max;
+    bool accept_paused;
+    uint64_t accept_logged_ms; /* when a pause was last logged; 0: never */
+    uint8_t read_buffer[READ_BUFFER_BYTES];
+};
+
+struct listener {
+    uv_poll_t poll;
+    struct loop *loop;
+    struct list node; /* in loop->listeners */
+    listener_accept_fn *fn;
+    void *ctx;
+    int fd;
+    bool closing;  /* uv_close was called */
+    bool closed;   /* and has called back */
+    bool released; /* its owner has let go */
+};
+
+struct pending_write;
+
+struct stream {
+    uv_tcp_t tcp;
+    struct loop *loop;
+    struct list node;    /* in loop->streams */
+    struct list dirty;   /* in loop->dirty */
+    struct list watched; /* in loop->watched */
+    const struct stream_ops *ops;
+    void *ctx;
+    struct buf out;                /* written at the end of the turn */
+    struct pending_write *pending; /* what the kernel would not take at once; NULL: nothing */
+    const char *why;               /* of the close; NULL while open */
+    size_t progress_bytes;         /* what the sweep saw queued last */
+    uint64_t progress_ms;          /* when that last became less, or when lingering began */
+    bool paused;
+    bool eof;       /* the peer's last byte was read */
+    bool closing;   /* uv_close was called */
+    bool ending;    /* close once what is queued was taken; bytes that arrive are dropped */
+    bool lingering; /* our last byte is out, the peer's is not yet in */
+    char peer[PEER_TEXT_BYTES];
+};
+
+/* Starts the turn if this is the first callback of it: reads the clocks. */
+void loop_enter(struct loop *l);
+/* Starts the sweep's timer when something waits for it. */
+void loop_sweep_start(struct loop *l);
+
+/* Writes out every dirty stream, one system call each. Runs no callback of a user. */
+void streams_flush(struct loop *l);
+/* Closes what has stalled or lingered too long. True: some are still watched. */
+bool streams_sweep(struct loop *l);
+void streams_close_all(struct loop *l, const char *why);
+/* A new stream on a connected socket; takes fd also when it fails (NULL). */
+struct stream *stream_open(struct loop *l, int fd);
+
+/* Listens again after a pause when there is room. */
+void listeners_resume(struct loop *l);
+void listeners_close_all(struct loop *l);
+/* Frees listeners whose owners never closed them, after the loop has ended. */
+void listeners_free(struct loop *l);
+
+#endif

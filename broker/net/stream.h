@@ -1,0 +1,63 @@
+/* stream.h: TCP listeners and byte streams.
+ *
+ * A stream is owned by the loop; its user holds a pointer until on_close was called, after which
+ * the pointer is dead. stream_close is asynchronous and may be called from any callback, more than
+ * once; after it no callback but on_close comes.
+ *
+ * Output: stream_write copies into the stream's buffer; the loop writes it out once per turn,
+ * after the turn hook. The buffer is bounded by LIMIT_WRITE_QUEUE_BYTES plus one message: users ask
+ * stream_queued before they produce more. A peer that takes nothing for LIMIT_WRITE_STALL_MS while
+ * output is waiting is closed with a reason.
+ *
+ * Invariants: no callback runs inside stream_write or stream_close; on_close comes exactly once.
+ * May call: base, libuv. */
+#ifndef NET_STREAM_H
+#define NET_STREAM_H
+
+#include "broker/net/loop.h"
+
+struct stream;
+struct listener;
+
+struct stream_ops {
+    /* Bytes arrived; they are borrowed until return. Never called while reading is paused. */
+    void (*on_data)(void *ctx, struct slice bytes);
+    /* The peer has sent its last byte. The stream can still be written; close it when done. */
+    void (*on_eof)(void *ctx);
+    /* The output buffer has become empty (not called when it never filled a write). May be NULL. */
+    void (*on_drain)(void *ctx);
+    /* The stream is gone; why is a static or short-lived text such as "closed by peer". */
+    void (*on_close)(void *ctx, const char *why);
+};
+
+/* A connection was accepted: give it a user with stream_attach in this callback, or close it. */
+typedef void listener_accept_fn(void *ctx, struct stream *s);
+
+/* Listens on "host:port" (host: IPv4, [IPv6] or localhost; port 0: any free one). Non-zero: the
+ * text in error says what, where and what to do. *port becomes the port in use. */
+MUST_CHECK int listener_open(struct loop *l, const char *address, listener_accept_fn *fn, void *ctx,
+                             struct listener **out, uint16_t *port, char *error, size_t error_size);
+/* Stops accepting; *l becomes NULL; harmless on NULL. */
+void listener_close(struct listener **l);
+
+void stream_attach(struct stream *s, const struct stream_ops *ops, void *ctx);
+/* Queues a copy of the bytes for the end of the turn; nothing after stream_close. */
+void stream_write(struct stream *s, struct slice bytes);
+/* Bytes that wait to be taken by the peer. */
+size_t stream_queued(const struct stream *s);
+/* Stops and resumes on_data (reads are not even made: the peer feels it). Idempotent. */
+void stream_pause(struct stream *s);
+void stream_resume(struct stream *s);
+/* Closes at once; what is queued is lost. */
+void stream_close(struct stream *s, const char *why);
+/* Closes when what is queued now has been taken, or LIMIT_WRITE_STALL_MS has passed. No on_data
+ * comes any more; bytes that still arrive are read and dropped, so that the peer gets our last
+ * words and not a reset. */
+void stream_close_after_write(struct stream *s, const char *why);
+/* "127.0.0.1:50123", for logs; lives as long as the stream. */
+const char *stream_peer(const struct stream *s);
+struct loop *stream_loop(const struct stream *s);
+/* Streams open on this loop. */
+size_t loop_streams(const struct loop *l);
+
+#endif
