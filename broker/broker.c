@@ -1,0 +1,244 @@
+/* broker.c: the turn.
+ *
+ * The happy path of a turn: callbacks of sockets step commands into the engine; right before the
+ * loop would block, on_turn takes the engine's turn, submits its batch and, when the store says
+ * that it is durable, gives its effects to their rooms, which write answers; then the loop writes
+ * them out.
+ *
+ * What can fail: the store. Then the process says why and exits: a restart is recovery. Stopping:
+ * a signal drains (no new connections, GOAWAY, answers of requests under way), then the last turn
+ * writes every position and everything closes. */
+#include "broker/broker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <openssl/rand.h>
+
+#include "base/log.h"
+#include "broker/admin/admin.h"
+#include "broker/ingest/ingest.h"
+#include "broker/workers/workers.h"
+
+#define DRAIN_MS 2000 /* how long a stop waits for requests that are under way */
+
+enum room { ROOM_INGEST = 1, ROOM_ADMIN, ROOM_WORKERS };
+
+struct broker {
+    struct loop *loop;
+    struct store *store;
+    struct engine *engine;
+    struct http_server *http;
+    struct ingest *ingest;
+    struct admin *admin;
+    struct workers *workers;
+    struct loop_timer *drain_timer;
+    bool draining, ending;
+};
+
+static void give_effect(struct broker *b, const struct effect *effect) {
+    switch (effect->route.room) {
+    case ROOM_INGEST: ingest_on_effect(b->ingest, effect); break;
+    case ROOM_ADMIN: admin_on_effect(b->admin, effect); break;
+    case ROOM_WORKERS: workers_on_effect(b->workers, effect); break;
+    default: UNREACHABLE("every command is stepped by one of the rooms");
+    }
+}
+
+static void on_durable(void *ctx, struct batch *batch) {
+    struct broker *b = ctx;
+    struct engine_turn *turn = CONTAINER_OF(batch, struct engine_turn, batch);
+    engine_durable(b->engine, turn);
+    for (size_t i = 0; i < turn->effects_count; i++) give_effect(b, &turn->effects[i]);
+    engine_turn_done(b->engine, turn);
+}
+
+/* After a failed commit nothing is known about the disk: no answer may leave the process. */
+static _Noreturn void storage_failed(const struct broker *b) {
+    log_error("the store failed, stopping without another answer: %s", b->store->error);
+    _exit(1);
+}
+
+static uint64_t on_turn(void *ctx, uint64_t now_ms) {
+    struct broker *b = ctx;
+    struct engine_time time = {now_ms, loop_wall_ms(b->loop)};
+    if (b->draining && http_server_connections(b->http) == 0) b->ending = true;
+    if (b->ending) {
+        workers_end(b->workers);
+        engine_flush(b->engine);
+    }
+    engine_set_room(b->engine, store_room(b->store) == STORE_ROOM_OK);
+    struct engine_turn *turn = engine_end_turn(b->engine, time);
+    if (turn != NULL && store_submit(b->store, &turn->batch) != 0) storage_failed(b);
+    workers_on_turn(b->workers);
+    uint64_t wanted_ms = admin_on_turn(b->admin, now_ms);
+    uint64_t deadline_ms = engine_next_deadline(b->engine, time);
+    store_end_reads(b->store);
+    if (b->ending) {
+        loop_timer_stop(&b->drain_timer);
+        loop_stop(b->loop);
+    }
+    return deadline_ms < wanted_ms ? deadline_ms : wanted_ms;
+}
+
+static void on_drain_over(void *ctx) {
+    struct broker *b = ctx;
+    b->ending = true;
+}
+
+static void on_signal(void *ctx, int signum) {
+    struct broker *b = ctx;
+    if (b->draining) {
+        b->ending = true;
+        return;
+    }
+    log_info("signal %d: stopping", signum);
+    b->draining = true;
+    http_server_drain(b->http);
+    workers_drain(b->workers);
+    b->drain_timer = loop_timer_start(b->loop, DRAIN_MS, 0, on_drain_over, b);
+}
+
+/* ---- HTTP requests to their rooms ---- */
+
+static enum err on_head(void *ctx, const struct http_request *head, const char **message) {
+    struct broker *b = ctx;
+    if (slice_starts_with(head->path, "/in/")) return ingest_on_head(b->ingest, head, message);
+    return admin_on_head(b->admin, head, message);
+}
+
+static void on_request(void *ctx, const struct http_request *request) {
+    struct broker *b = ctx;
+    if (slice_starts_with(request->path, "/in/")) ingest_on_request(b->ingest, request);
+    else admin_on_request(b->admin, request);
+}
+
+static void on_gone(void *ctx, uint64_t handle) {
+    struct broker *b = ctx;
+    admin_on_gone(b->admin, handle);
+}
+
+static size_t count_sessions(void *ctx) {
+    struct broker *b = ctx;
+    return workers_sessions(b->workers);
+}
+
+/* ---- opening and closing ---- */
+
+/* The address as bound: the host that was asked for with the port that is in use. */
+static void bound_address(const char *asked, uint16_t port, char *out, size_t size) {
+    const char *colon = strrchr(asked, ':');
+    int host_len = colon == NULL ? 0 : (int)(colon - asked);
+    snprintf(out, size, "%.*s:%u", host_len, asked, port);
+}
+
+static int open_store(struct broker *b, const struct config *c, char *error, size_t size) {
+    struct lmdb_options options = {
+        .directory = c->data,
+        .map_bytes = c->max_store_bytes,
+        .headroom_bytes = LMDB_HEADROOM_BYTES_DEFAULT,
+    };
+    int err = lmdb_store_open(&b->store, &options, error, size);
+    if (err != 0) return err;
+    b->store->on_durable = on_durable;
+    b->store->on_durable_ctx = b;
+    struct engine_options engine_options = {0};
+    int random_ok = RAND_bytes((unsigned char *)&engine_options.seed, sizeof engine_options.seed);
+    CHECK(random_ok == 1);
+    struct engine_time time = {loop_now_ms(b->loop), loop_wall_ms(b->loop)};
+    return engine_open(&b->engine, b->store, &engine_options, time, error, size);
+}
+
+static int open_rooms(struct broker *b, const struct config *c, char *error, size_t size) {
+    struct ingest_options ingest_options = {b->engine, b->loop, &b->http, ROOM_INGEST};
+    int err = ingest_open(&b->ingest, &ingest_options, error, size);
+    if (err != 0) return err;
+    uint16_t http_port, workers_port;
+    struct workers_options workers_options = {
+        .engine = b->engine,
+        .loop = b->loop,
+        .room = ROOM_WORKERS,
+        .frame_max_bytes = c->max_body_bytes + LIMIT_FRAME_OVERHEAD_BYTES,
+    };
+    err = workers_open(&b->workers, &workers_options, c->workers, &workers_port, error, size);
+    if (err != 0) return err;
+    struct http_server_options http_options = {
+        .body_max_bytes = c->max_body_bytes,
+        .on_head = on_head,
+        .on_request = on_request,
+        .on_gone = on_gone,
+        .ctx = b,
+    };
+    err = http_server_open(b->loop, c->http, &http_options, &b->http, &http_port, error, size);
+    if (err != 0) return err;
+    char http_address[300], workers_address[300];
+    bound_address(c->http, http_port, http_address, sizeof http_address);
+    bound_address(c->workers, workers_port, workers_address, sizeof workers_address);
+    struct admin_options admin_options = {
+        .engine = b->engine,
+        .store = b->store,
+        .loop = b->loop,
+        .http = &b->http,
+        .ingest = b->ingest,
+        .room = ROOM_ADMIN,
+        .http_address = http_address,
+        .workers_address = workers_address,
+        .workers_port = workers_port,
+        .workers_count = count_sessions,
+        .workers_ctx = b,
+        .body_max_bytes = c->max_body_bytes,
+    };
+    err = admin_open(&b->admin, &admin_options);
+    if (err != 0) return err;
+    printf("bellhopd: http on %s\nbellhopd: workers on %s\nbellhopd: ready\n", http_address,
+           workers_address);
+    fflush(stdout);
+    return 0;
+}
+
+static void close_all(struct broker *b) {
+    if (b->admin != NULL) admin_close(&b->admin);
+    if (b->http != NULL) http_server_close(&b->http);
+    if (b->workers != NULL) workers_close(&b->workers);
+    if (b->ingest != NULL) ingest_close(&b->ingest);
+    if (b->engine != NULL) engine_close(&b->engine);
+    if (b->store != NULL) store_close(b->store);
+    loop_close(&b->loop);
+}
+
+/* Every connection is a file: asks for as many as the system lets this process have. */
+static void raise_open_files(void) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+    files.rlim_cur = files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0) log_warn("the limit of open files stays as it is");
+}
+
+int broker_run(const struct config *config) {
+    struct broker b = {0};
+    char error[512] = "out of memory";
+    raise_open_files();
+    if (loop_open(&b.loop) != 0) {
+        fputs(
+            "bellhopd: cannot make an event loop: is the limit of open files (ulimit -n) too "
+            "low?\n",
+            stderr);
+        return 1;
+    }
+    int err = open_store(&b, config, error, sizeof error);
+    if (err == 0) err = open_rooms(&b, config, error, sizeof error);
+    if (err != 0) {
+        fprintf(stderr, "bellhopd: %s\n", error);
+        if (b.workers != NULL) workers_end(b.workers);
+        loop_stop(b.loop); /* what was opened closes in an empty run */
+    } else {
+        loop_set_turn(b.loop, on_turn, &b);
+        loop_set_signals(b.loop, on_signal, &b);
+    }
+    loop_run(b.loop);
+    if (err == 0) log_info("stopped");
+    close_all(&b);
+    return err == 0 ? 0 : 1;
+}

@@ -1,0 +1,28 @@
+/* config.h: what bellhopd was told, by flags and by a YAML file.
+ *
+ * Owned by main; every text in it lives until config_free. A flag wins over the file, the file over
+ * the default. May call: base, libcyaml (its only user). */
+#ifndef BROKER_CONFIG_H
+#define BROKER_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct config {
+    char *http;    /* "127.0.0.1:8420" */
+    char *workers; /* "127.0.0.1:8421" */
+    char *data;    /* "./bellhop-data" */
+    char *log;     /* "info" */
+    uint64_t max_body_bytes;
+    uint64_t max_store_bytes;
+};
+
+enum config_result { CONFIG_RUN, CONFIG_DONE, CONFIG_BAD };
+
+/* Reads the arguments and the file they name. CONFIG_DONE: --help or --version was printed.
+ * CONFIG_BAD: what is wrong, where and what to do was printed on stderr. */
+enum config_result config_read(struct config *c, int argc, char **argv);
+void config_free(struct config *c);
+
+#endif

@@ -1,0 +1,130 @@
+#include "broker/workers/workers.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "broker/workers/session.h"
+
+#define SWEEP_MS 1000 /* heartbeats and handshakes are looked at this often */
+
+static void on_accept(void *ctx, struct stream *stream) {
+    session_new(ctx, stream);
+}
+
+static void sweep_session(struct session *s, uint64_t now_ms) {
+    if (s->state == SESSION_CLOSING) return;
+    if (s->state != SESSION_OPEN) {
+        if (now_ms - s->opened_ms >= LIMIT_HANDSHAKE_MS) {
+            session_error(s, 0, ERR_TIMEOUT, "no HELLO within 5 seconds", true);
+        }
+        return;
+    }
+    if (now_ms - s->heard_ms >= 3 * s->heartbeat_ms) {
+        session_error(s, 0, ERR_TIMEOUT, "no sign of life for three heartbeats", true);
+    } else if (now_ms - s->sent_ms >= s->heartbeat_ms) {
+        frame_encode_plain(session_out(s), FRAME_PING, 0);
+        session_touch(s);
+    }
+}
+
+static void on_sweep(void *ctx) {
+    struct workers *w = ctx;
+    uint64_t now_ms = loop_now_ms(w->options.loop);
+    LIST_FOR(n, next, &w->sessions) {
+        sweep_session(CONTAINER_OF(n, struct session, in_room), now_ms);
+    }
+}
+
+int workers_open(struct workers **out, const struct workers_options *options, const char *address,
+                 uint16_t *port, char *error, size_t error_size) {
+    struct workers *w = mem_zalloc(sizeof *w);
+    w->options = *options;
+    w->next_session = w->next_attachment = 1;
+    list_init(&w->sessions);
+    list_init(&w->touched);
+    map_init(&w->by_id);
+    w->decoder = frame_decoder_new();
+    int err =
+        listener_open(options->loop, address, on_accept, w, &w->listener, port, error, error_size);
+    if (err != 0) {
+        workers_close(&w);
+        return err;
+    }
+    w->sweep = loop_timer_start(options->loop, SWEEP_MS, SWEEP_MS, on_sweep, w);
+    *out = w;
+    return 0;
+}
+
+void workers_drain(struct workers *w) {
+    listener_close(&w->listener);
+    LIST_FOR(n, next, &w->sessions) {
+        struct session *s = CONTAINER_OF(n, struct session, in_room);
+        if (s->state != SESSION_OPEN) continue;
+        s->draining = true;
+        session_hold(s, true);
+        frame_encode_goaway(session_out(s), "the broker is stopping", 1000);
+        session_touch(s);
+    }
+}
+
+void workers_end(struct workers *w) {
+    w->ending = true;
+    listener_close(&w->listener);
+    loop_timer_stop(&w->sweep);
+    LIST_FOR(n, next, &w->sessions) {
+        struct session *s = CONTAINER_OF(n, struct session, in_room);
+        session_detach_all(s, DETACH_RELEASE);
+        session_flush(s);
+        s->state = SESSION_CLOSING;
+        stream_close_after_write(s->stream, "the broker is stopping");
+    }
+}
+
+void workers_close(struct workers **out) {
+    struct workers *w = *out;
+    if (w == NULL) return;
+    CHECK(w->sessions_count == 0);
+    frame_decoder_free(&w->decoder);
+    map_free(&w->by_id);
+    free(w);
+    *out = NULL;
+}
+
+struct engine_time workers_time(const struct workers *w) {
+    return (struct engine_time){loop_now_ms(w->options.loop), loop_wall_ms(w->options.loop)};
+}
+
+void workers_step(struct workers *w, const struct command *c) {
+    engine_step(w->options.engine, workers_time(w), c);
+}
+
+void workers_on_effect(struct workers *w, const struct effect *effect) {
+    struct session *s = map_get(&w->by_id, effect->route.handle);
+    if (s == NULL || s->state != SESSION_OPEN) return; /* its client has gone */
+    session_effect(s, effect);
+}
+
+/* DRAIN is answered when the last delivery was settled. */
+static void answer_drain(struct session *s) {
+    if (!s->drain_answer) return;
+    for (size_t i = 0; i < s->subs_count; i++) {
+        uint64_t attachment = s->subs[i].attachment;
+        if (engine_attachment_unsettled(s->room->options.engine, attachment) > 0) return;
+    }
+    s->drain_answer = false;
+    frame_encode_plain(session_out(s), FRAME_DRAINED, s->drain_rid);
+}
+
+void workers_on_turn(struct workers *w) {
+    struct list *n;
+    while ((n = list_first(&w->touched)) != NULL) {
+        struct session *s = CONTAINER_OF(n, struct session, in_touched);
+        list_unlink(n);
+        if (s->state == SESSION_OPEN) answer_drain(s);
+        session_flush(s);
+    }
+}
+
+size_t workers_sessions(const struct workers *w) {
+    return w->sessions_count;
+}

@@ -1,0 +1,41 @@
+/* workers.h: the room of the worker protocol (docs/protocol.md): sessions over TCP.
+ *
+ * Owned by main from workers_open to workers_close; sessions are owned by the room and die with
+ * their stream. A session decodes frames into commands and turns effects into frames; it decides
+ * nothing about deliveries.
+ *
+ * May call: net, proto, engine, base, libcrypto (random). */
+#ifndef WORKERS_WORKERS_H
+#define WORKERS_WORKERS_H
+
+#include "broker/engine/engine.h"
+#include "broker/net/stream.h"
+
+struct workers;
+
+struct workers_options {
+    struct engine *engine;
+    struct loop *loop;
+    uint32_t room; /* for routes */
+    size_t frame_max_bytes;
+};
+
+MUST_CHECK int workers_open(struct workers **out, const struct workers_options *options,
+                            const char *address, uint16_t *port, char *error, size_t error_size);
+/* Stops accepting and tells every session GOAWAY; each closes when it holds nothing or, at the
+ * latest, when workers_end is called. */
+void workers_drain(struct workers *w);
+/* Closes every session. */
+void workers_end(struct workers *w);
+/* Frees; the loop has run to its end. *w becomes NULL. */
+void workers_close(struct workers **w);
+
+/* An effect whose route has this room. */
+void workers_on_effect(struct workers *w, const struct effect *effect);
+/* Once per turn, after its effects: frames that were collected go out, windows of sockets that do
+ * not drain are held. */
+void workers_on_turn(struct workers *w);
+/* Connected sessions. */
+size_t workers_sessions(const struct workers *w);
+
+#endif
