@@ -97,6 +97,7 @@ static void on_signal(void *ctx, int signum) {
     log_info("signal %d: stopping", signum);
     b->draining = true;
     http_server_drain(b->http);
+    admin_drain(b->admin);
     workers_drain(b->workers);
     b->drain_timer = loop_timer_start(b->loop, DRAIN_MS, 0, on_drain_over, b);
 }

@@ -138,8 +138,10 @@ struct command {
     struct route route;
     union {
         struct {
-            const struct event *events; /* seq and received_at_ms are the engine's to set */
-            size_t count;               /* 1 .. LIMIT_PUBLISH_EVENTS */
+            const struct event
+                *events;      /* seq, project and received_at_ms are the engine's to set */
+            size_t count;     /* 1 .. LIMIT_PUBLISH_EVENTS */
+            uint32_t project; /* whose events they are */
         } publish;
         struct {
             struct slice name;

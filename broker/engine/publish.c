@@ -46,11 +46,14 @@ static struct event *turn_events_add(struct turn_events *t, uint64_t fingerprint
 }
 
 /* Journals one event in the open turn, or finds that it is there already. */
-static struct publish_result journal(struct engine *e, const struct event *incoming) {
+static struct publish_result journal(struct engine *e, const struct event *incoming,
+                                     uint32_t project) {
+    struct event event = *incoming;
     uint64_t fingerprint = 0;
-    if (incoming->id.len > 0) {
-        struct same_event same = {e, incoming};
-        fingerprint = dedupe_fingerprint(incoming);
+    event.project = project;
+    if (event.id.len > 0) {
+        struct same_event same = {e, &event};
+        fingerprint = dedupe_fingerprint(&event);
         uint64_t seq = dedupe_find(&e->dedupe, fingerprint, same_event, &same);
         if (seq != 0) {
             e->totals.duplicates_total++;
@@ -59,7 +62,6 @@ static struct publish_result journal(struct engine *e, const struct event *incom
     }
     struct engine_turn *t = turn_open(e);
     struct batch *b = &t->batch;
-    struct event event = *incoming;
     event.seq = ++e->last_seq;
     event.received_at_ms = e->last_received_ms;
     struct event *stored = turn_events_add(t->events, fingerprint);
@@ -91,7 +93,9 @@ void publish(struct engine *e, const struct command *c) {
     if (err == ERR_OK) {
         if (e->time.wall_ms > e->last_received_ms) e->last_received_ms = e->time.wall_ms;
         results = arena_alloc(turn_arena(e), count * sizeof *results);
-        for (size_t i = 0; i < count; i++) results[i] = journal(e, &c->u.publish.events[i]);
+        for (size_t i = 0; i < count; i++) {
+            results[i] = journal(e, &c->u.publish.events[i], c->u.publish.project);
+        }
     } else {
         e->totals.refused_total += count;
     }

@@ -187,6 +187,7 @@ static void publish(struct session *s, const struct frame *f) {
     struct command c = {.kind = COMMAND_PUBLISH, .route = route_of(s, f->rid)};
     c.u.publish.events = f->u.publish.events;
     c.u.publish.count = f->u.publish.count;
+    c.u.publish.project = PROJECT_DEFAULT;
     workers_step(s->room, &c);
 }
 

@@ -145,6 +145,7 @@ void world_publish(struct world *w, const char *type, const char *id) {
     struct command c = {.kind = COMMAND_PUBLISH};
     c.u.publish.events = &event;
     c.u.publish.count = 1;
+    c.u.publish.project = PROJECT_DEFAULT;
     run(w, &c);
 }
 

@@ -70,6 +70,7 @@ static void the_same_id_is_journaled_once(void **state) {
     struct command c = {.kind = COMMAND_PUBLISH};
     c.u.publish.events = events;
     c.u.publish.count = 2;
+    c.u.publish.project = PROJECT_DEFAULT;
     world_step(&w, &c);
     world_turn(&w);
     world_expect(&w, "[1000] published 4 4 duplicate\n");

@@ -131,6 +131,7 @@ static void step_publish(struct oracle *o) {
     struct command c = {.kind = COMMAND_PUBLISH};
     c.u.publish.events = &event;
     c.u.publish.count = 1;
+    c.u.publish.project = PROJECT_DEFAULT;
     world_step(&o->w, &c);
 }
 

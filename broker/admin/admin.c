@@ -1,0 +1,212 @@
+/* How a request is answered, when all is well: admin_on_request finds the route and calls its
+ * handler; a handler that reads answers at once; one that changes something steps a command and
+ * leaves a struct pending, whose `done` answers when the effect comes.
+ *
+ * What can go wrong: no such path (404), another method (405), no room for events (503, before the
+ * body came); what the handlers refuse; the engine refuses the command (its effect has the error);
+ * the client is gone (the effect is still taken in, its answer goes nowhere). */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "broker/admin/answer.h"
+#include "broker/admin/events.h"
+
+/* The largest event, every byte of it written as a six-byte escape, and a page before it. */
+#define OUT_BYTES_MAX (8ULL * LIMIT_EVENT_BYTES + LIMIT_PAGE_BYTES)
+
+struct route_row {
+    const char *method, *path;
+    bool last; /* one more path segment follows */
+    handler_fn *handler;
+};
+
+static const struct route_row routes[] = {
+    {"POST", "/v1/events", false, events_publish},
+    {"GET", "/v1/events", false, events_list},
+    {"GET", "/v1/events", true, events_show},
+    {"POST", "/v1/sources", false, sources_create},
+    {"GET", "/v1/sources", false, sources_list},
+    {"GET", "/v1/sources", true, sources_show},
+    {"DELETE", "/v1/sources", true, sources_delete},
+    {"POST", "/v1/subscriptions", false, subscriptions_create},
+    {"GET", "/v1/subscriptions", false, subscriptions_list},
+    {"GET", "/v1/subscriptions", true, subscriptions_show},
+    {"DELETE", "/v1/subscriptions", true, subscriptions_delete},
+    {"GET", "/v1/dead-letters", false, dead_letters_list},
+    {"POST", "/v1/replays", false, replays_create},
+    {"GET", "/v1/replays", false, replays_list},
+    {"GET", "/v1/replays", true, replays_show},
+    {"GET", "/v1/status", false, status_show},
+    {"GET", "/healthz", false, health_show},
+};
+#define ROUTES (sizeof routes / sizeof routes[0])
+
+int admin_open(struct admin **out, const struct admin_options *options) {
+    struct admin *a = mem_zalloc(sizeof *a);
+    a->options = *options;
+    a->options.http_address = mem_strdup(options->http_address);
+    a->options.workers_address = mem_strdup(options->workers_address);
+    a->opened_ms = loop_now_ms(options->loop);
+    list_init(&a->pendings);
+    map_init(&a->pending_by_handle);
+    waiting_init(&a->waiting);
+    arena_init(&a->arena);
+    buf_init(&a->out, OUT_BYTES_MAX);
+    *out = a;
+    return 0;
+}
+
+void admin_close(struct admin **out) {
+    struct admin *a = *out;
+    if (a == NULL) return;
+    LIST_FOR(n, next, &a->pendings) {
+        free(CONTAINER_OF(n, struct pending, link));
+    }
+    map_free(&a->pending_by_handle);
+    waiting_free(&a->waiting);
+    arena_free(&a->arena);
+    buf_free(&a->out);
+    free((char *)a->options.http_address);
+    free((char *)a->options.workers_address);
+    free(a);
+    *out = NULL;
+}
+
+/* ---- routes ---- */
+
+static bool path_matches(const struct route_row *row, struct slice path, struct slice *last) {
+    size_t len = strlen(row->path);
+    *last = slice_of(NULL, 0);
+    if (!slice_starts_with(path, row->path)) return false;
+    if (!row->last) return path.len == len;
+    if (path.len < len + 2 || path.data[len] != '/') return false;
+    *last = slice_from(path, len + 1);
+    return memchr(last->data, '/', last->len) == NULL;
+}
+
+/* HEAD is GET whose body the server leaves out (RFC 9110 section 9.3.2). */
+static bool method_matches(const struct route_row *row, struct slice method) {
+    if (slice_eq_str(method, "HEAD")) method = slice_str("GET");
+    return slice_eq_str(method, row->method);
+}
+
+/* The route, or NULL; allow[size] becomes the methods of the path, empty when there is no such
+ * path. */
+static const struct route_row *find_route(const struct http_request *r, struct slice *last,
+                                          char *allow, size_t size) {
+    size_t len = 0;
+    allow[0] = '\0';
+    for (size_t i = 0; i < ROUTES; i++) {
+        if (!path_matches(&routes[i], r->path, last)) continue;
+        if (method_matches(&routes[i], r->method)) return &routes[i];
+        bool get = strcmp(routes[i].method, "GET") == 0;
+        len += (size_t)snprintf(allow + len, size - len, "%s%s", len == 0 ? "" : ", ",
+                                get ? "GET, HEAD" : routes[i].method);
+        CHECK(len < size);
+    }
+    return NULL;
+}
+
+static const char no_such_path[] =
+    "there is no such path: the API has /healthz and, under /v1/, events, sources, subscriptions, "
+    "dead-letters, replays and status; a path does not end with a slash";
+
+static bool has_body(const struct http_request *head) {
+    struct slice length = http_header_get(head, "content-length", NULL);
+    return http_header_get(head, "transfer-encoding", NULL).len > 0 ||
+           (length.len > 0 && !slice_eq_str(length, "0"));
+}
+
+enum err admin_on_head(struct admin *a, const struct http_request *head, const char **message) {
+    char allow[64];
+    struct slice last;
+    if (!has_body(head)) return ERR_OK;
+    const struct route_row *row = find_route(head, &last, allow, sizeof allow);
+    if (row == NULL && allow[0] == '\0') {
+        *message = no_such_path;
+        return ERR_NOT_FOUND;
+    }
+    if (row != NULL && row->handler == events_publish) {
+        struct engine_stats stats;
+        engine_stats(a->options.engine, &stats);
+        if (!stats.room) {
+            *message = "the store is nearly full: nothing was taken, send it again later";
+            return ERR_NO_ROOM;
+        }
+    }
+    return ERR_OK;
+}
+
+static void answer_not_allowed(struct admin *a, const struct http_request *r, const char *allow) {
+    char extra[80], message[160];
+    snprintf(extra, sizeof extra, "Allow: %s\r\n", allow);
+    snprintf(message, sizeof message, "this path takes %s, not %.*s", allow,
+             r->method.len > 32 ? 32 : (int)r->method.len, (const char *)r->method.data);
+    struct buf *b = answer_begin(a);
+    put_key(b, "error");
+    buf_append_byte(b, '{');
+    put_text(b, "code", slice_str(err_info(ERR_METHOD_NOT_ALLOWED).word));
+    put_text(b, "message", slice_str(message));
+    buf_append_str(b, "}}\n");
+    http_respond(*a->options.http, r->handle, 405, NULL, extra, buf_slice(b));
+}
+
+void admin_on_request(struct admin *a, const struct http_request *r) {
+    char allow[64];
+    struct slice last;
+    const struct route_row *row = find_route(r, &last, allow, sizeof allow);
+    if (row == NULL && allow[0] != '\0') {
+        answer_not_allowed(a, r, allow);
+    } else if (row == NULL) {
+        http_respond_error(*a->options.http, r->handle, ERR_NOT_FOUND, "%s", no_such_path);
+    } else {
+        row->handler(a, r, last);
+        arena_reset(&a->arena);
+    }
+}
+
+void admin_on_gone(struct admin *a, uint64_t handle) {
+    waiting_forget(&a->waiting, handle);
+}
+
+/* ---- commands under way ---- */
+
+struct engine_time admin_time(const struct admin *a) {
+    return (struct engine_time){.now_ms = loop_now_ms(a->options.loop),
+                                .wall_ms = loop_wall_ms(a->options.loop)};
+}
+
+void pending_step(struct admin *a, const struct http_request *r, pending_fn *done,
+                  struct slice name, const char *secret, struct command *command) {
+    struct pending *p = mem_zalloc(sizeof *p);
+    p->handle = r->handle;
+    p->done = done;
+    bool fits = slice_to_cstr(name, p->name, sizeof p->name);
+    CHECK(fits);
+    if (secret != NULL) snprintf(p->secret, sizeof p->secret, "%s", secret);
+    list_push_back(&a->pendings, &p->link);
+    map_add(&a->pending_by_handle, p->handle, p);
+    command->route =
+        (struct route){.room = a->options.room, .rid = RID_PENDING, .handle = r->handle};
+    engine_step(a->options.engine, admin_time(a), command);
+}
+
+bool pending_exists(const struct admin *a, pending_fn *done, struct slice name) {
+    LIST_FOR(n, next, &a->pendings) {
+        const struct pending *p = CONTAINER_OF(n, struct pending, link);
+        if (p->done == done && slice_eq_str(name, p->name)) return true;
+    }
+    return false;
+}
+
+void admin_on_effect(struct admin *a, const struct effect *effect) {
+    if (effect->route.rid != RID_PENDING) {
+        events_published(a, effect);
+        return;
+    }
+    struct pending *p = map_remove(&a->pending_by_handle, effect->route.handle);
+    CHECK(p != NULL);
+    list_unlink(&p->link);
+    p->done(a, p, effect);
+    free(p);
+}

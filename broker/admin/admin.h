@@ -1,0 +1,48 @@
+/* admin.h: the room of the JSON API (docs/http-api.md): /v1/... and /healthz.
+ *
+ * Owned by main from admin_open to admin_close. Reads are answered at once from the engine; what
+ * changes something becomes a command whose effect brings the answer: the room keeps what it must
+ * say then in a table by the request's handle. Held requests (wait_ms) are looked at once per turn.
+ *
+ * May call: ingest (its sources), workers (counts), http, json, engine, base, jansson (its only
+ * user in the broker). */
+#ifndef ADMIN_ADMIN_H
+#define ADMIN_ADMIN_H
+
+#include "broker/ingest/ingest.h"
+
+struct admin;
+
+struct admin_options {
+    struct engine *engine;
+    struct store *store; /* for store_usage only */
+    struct loop *loop;
+    struct http_server **http;
+    struct ingest *ingest;
+    uint32_t room;
+    const char *http_address;    /* "127.0.0.1:8420", as bound */
+    const char *workers_address; /* as bound */
+    uint16_t workers_port;
+    size_t (*workers_count)(void *ctx); /* connected sessions */
+    void *workers_ctx;
+    size_t body_max_bytes; /* of one event */
+};
+
+MUST_CHECK int admin_open(struct admin **out, const struct admin_options *options);
+void admin_close(struct admin **a);
+
+/* Whether the body of a request may be sent: unknown path, or an event and no room. Whatever has no
+ * body, and other methods (405 needs an Allow header), is answered as a whole request. *message
+ * lives until the next call. */
+enum err admin_on_head(struct admin *a, const struct http_request *head, const char **message);
+/* Any request whose path does not start with /in/. */
+void admin_on_request(struct admin *a, const struct http_request *request);
+void admin_on_gone(struct admin *a, uint64_t handle);
+void admin_on_effect(struct admin *a, const struct effect *effect);
+/* Once per turn, after its effects: answers held requests whose events are there or whose time is
+ * over. Returns when it must be called again at the latest (monotonic ms; UINT64_MAX: no need). */
+uint64_t admin_on_turn(struct admin *a, uint64_t now_ms);
+/* The broker is stopping: answers every held request now and holds no more. */
+void admin_drain(struct admin *a);
+
+#endif

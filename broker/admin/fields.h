@@ -1,0 +1,45 @@
+/* fields.h: reading the JSON object of a request, strictly.
+ *
+ * A field that is not in the list of known ones is refused by name; a value of the wrong type or
+ * outside its bounds is refused with its place ("filter.types[2]"). An absent field leaves the
+ * output alone. Slices point into the tree and die with fields_free.
+ *
+ * May call: answer.h, base, jansson. */
+#ifndef ADMIN_FIELDS_H
+#define ADMIN_FIELDS_H
+
+#include <jansson.h>
+
+#include "broker/admin/answer.h"
+
+struct fields {
+    json_t *object;
+    const char *path; /* put before a field's name in messages: "" or "backoff." */
+};
+
+/* Parses a body that must be one JSON object. Given back with fields_free. */
+bool fields_parse(struct slice body, struct fields *out, struct refusal *f);
+void fields_free(struct fields *o);
+
+/* Every field is in the NULL-terminated list. */
+bool fields_known(const struct fields *o, const char *const *known, struct refusal *f);
+bool field_present(const struct fields *o, const char *name);
+bool field_required(const struct fields *o, const char *name, struct refusal *f);
+
+bool field_u64(const struct fields *o, const char *name, uint64_t min, uint64_t max, uint64_t *out,
+               struct refusal *f);
+bool field_real(const struct fields *o, const char *name, double min, double max, double *out,
+                struct refusal *f);
+/* RFC 3339 to wall ms. */
+bool field_time(const struct fields *o, const char *name, uint64_t *out, struct refusal *f);
+bool field_text(const struct fields *o, const char *name, struct slice *out, struct refusal *f);
+/* The name of a source or subscription; required. */
+bool field_name(const struct fields *o, const char *name, struct slice *out, struct refusal *f);
+/* An object; `path` is that of its fields. out->object is NULL when absent. Borrowed from o. */
+bool field_object(const struct fields *o, const char *name, const char *path, struct fields *out,
+                  struct refusal *f);
+/* At most max_count texts of 1 to max_len bytes; the array is made in the arena. */
+bool field_texts(const struct fields *o, const char *name, size_t max_count, size_t max_len,
+                 struct arena *arena, const struct slice **out, size_t *count, struct refusal *f);
+
+#endif

@@ -1,0 +1,78 @@
+/* GET /v1/status and /healthz. */
+#include <unistd.h>
+
+#include "broker/admin/answer.h"
+#include "broker/admin/query.h"
+
+static void open_object(struct buf *b, const char *name) {
+    put_key(b, name);
+    buf_append_byte(b, '{');
+}
+
+static void close_object(struct buf *b) {
+    buf_append_byte(b, '}');
+}
+
+static bool no_query(struct admin *a, const struct http_request *r) {
+    static const char *const none[] = {NULL};
+    struct refusal f;
+    if (query_known(r, none, &f)) return true;
+    answer_refusal(a, r->handle, &f);
+    return false;
+}
+
+static void put_totals(struct buf *b, const struct engine_stats *stats) {
+    open_object(b, "totals");
+    put_u64(b, "published", stats->published_total);
+    put_u64(b, "duplicates", stats->duplicates_total);
+    put_u64(b, "refused", stats->refused_total);
+    put_u64(b, "delivered", stats->delivered_total);
+    put_u64(b, "acked", stats->acked_total);
+    put_u64(b, "nacked", stats->nacked_total);
+    put_u64(b, "expired", stats->expired_total);
+    put_u64(b, "dead", stats->dead_total);
+    close_object(b);
+}
+
+void status_show(struct admin *a, const struct http_request *r, struct slice last) {
+    (void)last;
+    const struct admin_options *o = &a->options;
+    struct engine_stats stats;
+    struct store_usage usage;
+    if (!no_query(a, r)) return;
+    engine_stats(o->engine, &stats);
+    store_usage(o->store, &usage);
+    struct buf *b = answer_begin(a);
+    put_text(b, "version", slice_str(BELLHOP_VERSION));
+    put_u64(b, "pid", (uint64_t)getpid());
+    put_u64(b, "uptime_ms", loop_now_ms(o->loop) - a->opened_ms);
+    put_text(b, "http", slice_str(o->http_address));
+    put_text(b, "workers", slice_str(o->workers_address));
+    put_u64(b, "workers_port", o->workers_port);
+    open_object(b, "journal");
+    put_u64(b, "first_seq", stats.first_seq);
+    put_u64(b, "last_seq", stats.last_seq);
+    close_object(b);
+    put_bool(b, "room", stats.room);
+    open_object(b, "store");
+    put_u64(b, "bytes_used", usage.bytes_used);
+    put_u64(b, "bytes_max", usage.bytes_max);
+    put_u64(b, "disk_free", usage.disk_free);
+    close_object(b);
+    open_object(b, "connections");
+    put_u64(b, "http", http_server_connections(*o->http));
+    put_u64(b, "workers", o->workers_count(o->workers_ctx));
+    close_object(b);
+    put_u64(b, "sources", sources_count(ingest_sources(o->ingest)));
+    put_u64(b, "subscriptions", stats.subscriptions);
+    put_u64(b, "replays_running", stats.replays_running);
+    put_totals(b, &stats);
+    answer_send(a, r->handle, 200);
+}
+
+void health_show(struct admin *a, const struct http_request *r, struct slice last) {
+    (void)last;
+    if (!no_query(a, r)) return;
+    put_text(answer_begin(a), "status", slice_str("ok"));
+    answer_send(a, r->handle, 200);
+}

@@ -1,0 +1,244 @@
+/* fake_broker.h: the other end of libbellhop for tests: a scripted peer on a loopback socket, on
+ * the same loop as the client under test. It answers as a broker would unless a test switches an
+ * answer off, counts what it gets, and writes what the test tells it to. */
+#ifndef TESTS_FAKE_BROKER_H
+#define TESTS_FAKE_BROKER_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <uv.h>
+
+#include "base/buf.h"
+#include "base/check.h"
+#include "proto/frame.h"
+
+#define BROKER_TOP    (96u << 20)
+#define BROKER_RANGES 16
+
+struct broker {
+    uv_loop_t *loop;
+    uv_tcp_t server;
+    int port;
+    uv_tcp_t *peer; /* the present connection, or NULL */
+    struct buf in;
+    struct frame_decoder *decoder;
+    size_t connections, broken; /* broken: frames that did not decode */
+    bool greeted;
+    bool no_welcome, no_subscribed, no_published, no_settled, no_drained, no_close, no_pong;
+    uint64_t heartbeat_ms, lease_ms;
+    const char *auth;
+    uint64_t version;
+    /* What came: per op, and the parts that tests look at. */
+    size_t got[256];
+    uint32_t rid[256]; /* of the last frame of each op */
+    struct frame_range ranges[256][BROKER_RANGES];
+    size_t ranges_count[256];
+    enum frame_nack_kind nack_kind;
+    uint64_t nack_delay_ms;
+    char nack_error[64], hello_name[64], sub_name[65];
+    uint64_t window_events, concurrency;
+    bool creates;
+    uint64_t seq; /* of the last event published to it */
+    bool stale;   /* confirmed acks come out stale */
+};
+
+static inline void broker_on_written(uv_write_t *req, int status) {
+    (void)status;
+    free(req->data);
+    free(req);
+}
+
+static inline void broker_write(struct broker *b, const void *data, size_t len) {
+    CHECK(b->peer != NULL);
+    uv_write_t *req = mem_zalloc(sizeof *req);
+    req->data = mem_alloc(len);
+    memcpy(req->data, data, len);
+    uv_buf_t bytes = uv_buf_init(req->data, (unsigned)len);
+    CHECK(uv_write(req, (uv_stream_t *)b->peer, &bytes, 1, broker_on_written) == 0);
+}
+
+/* Writes the frames that `frames` holds and frees it. */
+static inline void broker_send(struct broker *b, struct buf *frames) {
+    CHECK(!frames->overflow);
+    if (b->peer != NULL) broker_write(b, frames->data, frames->len);
+    buf_free(frames);
+}
+
+static inline struct buf broker_buf(void) {
+    struct buf out;
+    buf_init(&out, BROKER_TOP);
+    return out;
+}
+
+static inline void broker_on_closed(uv_handle_t *handle) {
+    free(handle);
+}
+
+static inline void broker_hang_up(struct broker *b) {
+    if (b->peer != NULL) uv_close((uv_handle_t *)b->peer, broker_on_closed);
+    b->peer = NULL;
+    buf_clear(&b->in);
+}
+
+static inline void broker_welcome(struct broker *b, struct buf *out, uint32_t rid) {
+    struct frame f = {0};
+    f.u.welcome.version = b->version;
+    f.u.welcome.server = slice_str("fake/1");
+    f.u.welcome.session = slice_str("s1");
+    f.u.welcome.auth = slice_str(b->auth);
+    f.u.welcome.heartbeat_ms = b->heartbeat_ms;
+    f.u.welcome.frame_max_bytes = 1 << 20;
+    CHECK(frame_encode_welcome(out, rid, &f));
+}
+
+static inline void broker_deliver_into(struct buf *out, uint32_t sub, uint64_t lease_ms,
+                                       uint64_t first_tag, size_t count) {
+    struct frame_deliver d;
+    CHECK(frame_deliver_begin(&d, out, sub, lease_ms));
+    for (size_t i = 0; i < count; i++) {
+        struct frame_item item = {.tag = first_tag + i, .deliveries = 1};
+        item.event = (struct event){.seq = 100 + first_tag + i,
+                                    .type = slice_str("job.done"),
+                                    .subject = slice_str("jobs/1"),
+                                    .body = slice_str("{\"n\":1}")};
+        CHECK(frame_deliver_add(&d, &item));
+    }
+    frame_deliver_end(&d);
+}
+
+static inline void broker_deliver(struct broker *b, uint64_t first_tag, size_t count) {
+    struct buf out = broker_buf();
+    broker_deliver_into(&out, 1, b->lease_ms, first_tag, count);
+    broker_send(b, &out);
+}
+
+static inline void broker_note(struct broker *b, const struct frame *f) {
+    size_t op = (size_t)f->op_raw & 0xff;
+    b->got[op]++;
+    b->rid[op] = f->rid;
+    b->ranges_count[op] = f->ranges_count;
+    for (size_t i = 0; i < f->ranges_count && i < BROKER_RANGES; i++) {
+        b->ranges[op][i] = f->ranges[i];
+    }
+    if (f->op == FRAME_NACK) {
+        b->nack_kind = f->u.nack.kind;
+        b->nack_delay_ms = f->u.nack.delay_ms;
+        slice_to_cstr(f->u.nack.error, b->nack_error, sizeof b->nack_error);
+    } else if (f->op == FRAME_HELLO) {
+        slice_to_cstr(f->u.hello.client_name, b->hello_name, sizeof b->hello_name);
+    } else if (f->op == FRAME_SUBSCRIBE) {
+        slice_to_cstr(f->u.subscribe.name, b->sub_name, sizeof b->sub_name);
+        b->window_events = f->u.subscribe.window_events;
+        b->concurrency = f->u.subscribe.concurrency;
+        b->creates = f->u.subscribe.create.present;
+    }
+}
+
+static inline void broker_published(struct broker *b, const struct frame *f, struct buf *out) {
+    uint64_t seqs[16];
+    bool duplicates[16] = {false};
+    CHECK(f->u.publish.count <= 16);
+    for (size_t i = 0; i < f->u.publish.count; i++) seqs[i] = ++b->seq;
+    CHECK(frame_encode_published(out, f->rid, seqs, duplicates, f->u.publish.count));
+}
+
+static inline void broker_answer(struct broker *b, const struct frame *f) {
+    struct buf out = broker_buf();
+    bool stale = b->stale;
+    if (f->op == FRAME_HELLO && !b->no_welcome) {
+        broker_welcome(b, &out, f->rid);
+    } else if (f->op == FRAME_SUBSCRIBE && !b->no_subscribed) {
+        CHECK(frame_encode_subscribed(&out, f->rid, f->sub, b->lease_ms, 0, false));
+    } else if (f->op == FRAME_PUBLISH && !b->no_published) {
+        broker_published(b, f, &out);
+    } else if (f->op == FRAME_ACK && f->u.ack.confirm && !b->no_settled) {
+        CHECK(frame_encode_settled(&out, f->rid, f->sub, f->ranges, stale ? 0 : f->ranges_count,
+                                   NULL, 0, f->ranges, stale ? f->ranges_count : 0));
+    } else if (f->op == FRAME_DRAIN && !b->no_drained) {
+        CHECK(frame_encode_plain(&out, FRAME_DRAINED, f->rid));
+    } else if (f->op == FRAME_PING && !b->no_pong) {
+        CHECK(frame_encode_plain(&out, FRAME_PONG, f->rid));
+    } else if (f->op == FRAME_CLOSE && !b->no_close) {
+        broker_hang_up(b);
+    }
+    if (out.len > 0) broker_send(b, &out);
+    else buf_free(&out);
+}
+
+static inline void broker_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out) {
+    struct broker *b = handle->data;
+    (void)suggested;
+    *out = uv_buf_init((char *)buf_reserve(&b->in, 65536), 65536);
+}
+
+static inline void broker_on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *bytes) {
+    struct broker *b = stream->data;
+    (void)bytes;
+    if (b->peer != (uv_tcp_t *)stream) return;
+    if (nread < 0) {
+        broker_hang_up(b);
+        return;
+    }
+    b->in.len += (size_t)nread;
+    if (!b->greeted && b->in.len >= FRAME_GREETING_BYTES) {
+        CHECK(memcmp(b->in.data, FRAME_GREETING, FRAME_GREETING_BYTES) == 0);
+        buf_consume(&b->in, FRAME_GREETING_BYTES);
+        b->greeted = true;
+    }
+    size_t len;
+    while (b->greeted && b->peer != NULL && frame_split(buf_slice(&b->in), BROKER_TOP, &len) == 1) {
+        struct frame f;
+        const char *why;
+        if (frame_decode(b->decoder, slice_of(b->in.data, len), &f, &why) != ERR_OK) {
+            fprintf(stderr, "the client sent: %s\n", why);
+            b->broken++;
+        } else {
+            broker_note(b, &f);
+            broker_answer(b, &f);
+        }
+        if (b->peer != NULL) buf_consume(&b->in, len);
+    }
+}
+
+static inline void broker_on_connection(uv_stream_t *server, int status) {
+    struct broker *b = server->data;
+    CHECK(status == 0);
+    broker_hang_up(b);
+    b->peer = mem_zalloc(sizeof *b->peer);
+    CHECK(uv_tcp_init(b->loop, b->peer) == 0);
+    b->peer->data = b;
+    CHECK(uv_accept(server, (uv_stream_t *)b->peer) == 0);
+    uv_tcp_nodelay(b->peer, 1);
+    b->connections++;
+    b->greeted = false;
+    CHECK(uv_read_start((uv_stream_t *)b->peer, broker_on_alloc, broker_on_read) == 0);
+}
+
+static inline void broker_open(struct broker *b, uv_loop_t *loop) {
+    struct sockaddr_in address;
+    int size = sizeof address;
+    *b = (struct broker){.loop = loop,
+                         .heartbeat_ms = 10000,
+                         .lease_ms = 30000,
+                         .auth = "none",
+                         .version = FRAME_VERSION};
+    b->decoder = frame_decoder_new();
+    buf_init(&b->in, BROKER_TOP);
+    CHECK(uv_ip4_addr("127.0.0.1", 0, &address) == 0);
+    CHECK(uv_tcp_init(loop, &b->server) == 0);
+    b->server.data = b;
+    CHECK(uv_tcp_bind(&b->server, (const struct sockaddr *)&address, 0) == 0);
+    CHECK(uv_listen((uv_stream_t *)&b->server, 16, broker_on_connection) == 0);
+    CHECK(uv_tcp_getsockname(&b->server, (struct sockaddr *)&address, &size) == 0);
+    b->port = ntohs(address.sin_port);
+}
+
+/* The memory of the broker must live until the loop has run the closing callbacks. */
+static inline void broker_close(struct broker *b) {
+    broker_hang_up(b);
+    uv_close((uv_handle_t *)&b->server, NULL);
+    frame_decoder_free(&b->decoder);
+    buf_free(&b->in);
+}
+
+#endif

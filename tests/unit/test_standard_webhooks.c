@@ -1,0 +1,283 @@
+/* Which requests pass for signed, and that no other does: two published vectors of Standard
+ * Webhooks, every change of a single byte, several secrets, several signatures, and time. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka.h needs the above first. */
+#include <cmocka.h>
+#include <stdio.h>
+
+#include "broker/ingest/standard_webhooks.h"
+
+#define GOOD  "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+#define WRONG "Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc="
+#define NOW_S 1614265330ULL
+
+static struct standard_webhooks_request sw1(void) {
+    return (struct standard_webhooks_request){
+        .id = slice_str("msg_p5jXN8AQM9LWM0D4loKWxJek"),
+        .timestamp = slice_str("1614265330"),
+        .signature = slice_str(GOOD),
+        .body = slice_str("{\"test\": 2432232314}"),
+    };
+}
+
+static struct source_secret secret(const char *text) {
+    struct source_secret s;
+    const char *why = NULL;
+    assert_int_equal(source_secret_parse(slice_str(text), &s, &why), ERR_OK);
+    return s;
+}
+
+static struct source_secret sw1_secret(void) {
+    return secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+}
+
+static enum err verify_at(struct hmac *h, const struct standard_webhooks_request *r,
+                          uint64_t wall_ms) {
+    struct source_secret s = sw1_secret();
+    const char *why = NULL;
+    enum err err = standard_webhooks_verify(h, &s, 1, r, wall_ms, &why);
+    assert_true((err == ERR_OK) == (why == NULL));
+    return err;
+}
+
+static enum err verify(struct hmac *h, const struct standard_webhooks_request *r) {
+    return verify_at(h, r, NOW_S * 1000);
+}
+
+static enum err verify_signature(struct hmac *h, const char *signature) {
+    struct standard_webhooks_request r = sw1();
+    r.signature = slice_str(signature);
+    return verify(h, &r);
+}
+
+static void test_vectors(void **state) {
+    struct standard_webhooks_request r = sw1();
+    assert_int_equal(verify(*state, &r), ERR_OK);
+
+    struct source_secret s = secret("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD");
+    struct standard_webhooks_request sw2 = {
+        .id = slice_str("msg_27UH4WbU6Z5A5EzD8u03UvzRbpk"),
+        .timestamp = slice_str("1649367553"),
+        .signature = slice_str("v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw="),
+        .body = slice_str("{\"email\":\"test@example.com\",\"username\":\"test_user\"}"),
+    };
+    const char *why = NULL;
+    assert_int_equal(standard_webhooks_verify(*state, &s, 1, &sw2, 1649367553000, &why), ERR_OK);
+    s = sw1_secret();
+    assert_int_equal(standard_webhooks_verify(*state, &s, 1, &sw2, 1649367553000, &why),
+                     ERR_SIGNATURE_MISMATCH);
+}
+
+static void test_the_prefix_of_a_secret_is_optional(void **state) {
+    struct source_secret s = secret("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    struct standard_webhooks_request r = sw1();
+    const char *why = NULL;
+    assert_int_equal(standard_webhooks_verify(*state, &s, 1, &r, NOW_S * 1000, &why), ERR_OK);
+}
+
+static void test_entries(void **state) {
+    struct hmac *h = *state;
+    assert_int_equal(verify_signature(h, "v1," WRONG), ERR_SIGNATURE_MISMATCH);
+    assert_int_equal(verify_signature(h, "v1," WRONG " v2," WRONG), ERR_SIGNATURE_MISMATCH);
+    assert_int_equal(verify_signature(h, "v1," WRONG " v2," WRONG " " GOOD), ERR_OK);
+    assert_int_equal(verify_signature(h, GOOD " v1," WRONG), ERR_OK);
+    assert_int_equal(verify_signature(h, "v1a,AAAA v1,nonsense! " GOOD), ERR_OK);
+    assert_int_equal(verify_signature(h, "v1  " GOOD " "), ERR_OK);
+    /* Without its padding it is the same signature. */
+    assert_int_equal(verify_signature(h, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE"), ERR_OK);
+    static const char *const malformed[] = {
+        "v1,",
+        "v1",
+        "v1,g0hM9",
+        " ",
+        ",",
+        "v2,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+        "v1a,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+        "V1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+        "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+        "xv1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+        "v1,g0hM9SsE-OTPJTGt_tmIKtSyZlE3uFJELVlNIOLJ1OE=",  /* the URL alphabet */
+        "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OEA",  /* 33 bytes */
+        "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OEAA", /* and nonsense behind */
+        "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=,x",
+        "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OF=", /* trailing bits that are not 0 */
+    };
+    for (size_t i = 0; i < sizeof malformed / sizeof malformed[0]; i++) {
+        assert_int_equal(verify_signature(h, malformed[i]), ERR_SIGNATURE_MALFORMED);
+    }
+}
+
+static void test_only_so_many_entries_are_looked_at(void **state) {
+    char header[4096] = "";
+    size_t len = 0;
+    for (size_t i = 0; i < LIMIT_SIGNATURES - 1; i++) {
+        len += (size_t)snprintf(header + len, sizeof header - len, "v1," WRONG " ");
+    }
+    snprintf(header + len, sizeof header - len, GOOD);
+    assert_int_equal(verify_signature(*state, header), ERR_OK);
+    snprintf(header + len, sizeof header - len, "v1," WRONG " " GOOD);
+    assert_int_equal(verify_signature(*state, header), ERR_SIGNATURE_MISMATCH);
+}
+
+static void test_any_secret_will_do(void **state) {
+    struct source_secret secrets[LIMIT_SECRETS];
+    struct standard_webhooks_request r = sw1();
+    const char *why = NULL;
+    for (size_t i = 0; i < LIMIT_SECRETS; i++) {
+        secrets[i] = secret("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD");
+        secrets[i].key[0] = (uint8_t)i;
+    }
+    assert_int_equal(
+        standard_webhooks_verify(*state, secrets, LIMIT_SECRETS, &r, NOW_S * 1000, &why),
+        ERR_SIGNATURE_MISMATCH);
+    for (size_t i = 0; i < LIMIT_SECRETS; i++) {
+        struct source_secret kept = secrets[i];
+        secrets[i] = sw1_secret();
+        assert_int_equal(
+            standard_webhooks_verify(*state, secrets, LIMIT_SECRETS, &r, NOW_S * 1000, &why),
+            ERR_OK);
+        secrets[i] = kept;
+    }
+}
+
+/* Changes each byte of a part in turn; the request must be refused every time. */
+static void tamper(struct hmac *h, struct slice *part, const struct standard_webhooks_request *r) {
+    uint8_t copy[128];
+    struct slice whole = *part;
+    assert_true(whole.len > 0 && whole.len <= sizeof copy);
+    for (size_t i = 0; i < whole.len; i++) {
+        for (unsigned bit = 0; bit < 8; bit++) {
+            memcpy(copy, whole.data, whole.len);
+            copy[i] ^= (uint8_t)(1u << bit);
+            *part = slice_of(copy, whole.len);
+            if (verify(h, r) == ERR_OK) fail_msg("byte %zu, bit %u: accepted", i, bit);
+        }
+    }
+    for (size_t len = 0; len < whole.len; len++) {
+        *part = slice_of(whole.data, len);
+        bool padding_only = len + 1 == whole.len && whole.data[len] == '=';
+        assert_int_equal(verify(h, r) == ERR_OK, padding_only);
+    }
+    *part = whole;
+}
+
+static void test_every_byte_counts(void **state) {
+    struct standard_webhooks_request r = sw1();
+    tamper(*state, &r.id, &r);
+    tamper(*state, &r.timestamp, &r);
+    tamper(*state, &r.signature, &r);
+    tamper(*state, &r.body, &r);
+    assert_int_equal(verify(*state, &r), ERR_OK);
+    r.body = slice_str("{\"test\": 2432232314}\n");
+    assert_int_equal(verify(*state, &r), ERR_SIGNATURE_MISMATCH);
+    r.body = slice_of(NULL, 0);
+    assert_int_equal(verify(*state, &r), ERR_SIGNATURE_MISMATCH);
+}
+
+static void test_missing_headers_are_named(void **state) {
+    struct source_secret s = sw1_secret();
+    static const char *const names[] = {"webhook-id", "webhook-timestamp", "webhook-signature"};
+    for (size_t i = 0; i < 3; i++) {
+        struct standard_webhooks_request r = sw1();
+        struct slice *parts[] = {&r.id, &r.timestamp, &r.signature};
+        const char *why = NULL;
+        *parts[i] = slice_of(NULL, 0);
+        assert_int_equal(standard_webhooks_verify(*state, &s, 1, &r, NOW_S * 1000, &why),
+                         ERR_SIGNATURE_MISSING);
+        assert_non_null(strstr(why, names[i]));
+    }
+}
+
+static void test_malformed_timestamps(void **state) {
+    static const char *const wrong[] = {"abc",
+                                        "",
+                                        "1614265330.0",
+                                        "-1614265330",
+                                        "+1614265330",
+                                        " 1614265330",
+                                        "1614265330 ",
+                                        "1614265330s",
+                                        "0x60379a32",
+                                        "1e9",
+                                        "99999999999999999999"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct standard_webhooks_request r = sw1();
+        r.timestamp = slice_str(wrong[i]);
+        assert_int_equal(verify(*state, &r),
+                         wrong[i][0] == '\0' ? ERR_SIGNATURE_MISSING : ERR_SIGNATURE_MALFORMED);
+    }
+    struct standard_webhooks_request r = sw1();
+    r.timestamp = slice_str("18446744073709551615"); /* fits; it is just not what was signed */
+    assert_int_equal(verify(*state, &r), ERR_SIGNATURE_MISMATCH);
+}
+
+static void test_malformed_ids(void **state) {
+    struct standard_webhooks_request r = sw1();
+    char id[LIMIT_EVENT_ID_BYTES + 2];
+    memset(id, 'a', sizeof id);
+    r.id = slice_of(id, LIMIT_EVENT_ID_BYTES);
+    assert_int_equal(verify(*state, &r), ERR_SIGNATURE_MISMATCH);
+    r.id = slice_of(id, LIMIT_EVENT_ID_BYTES + 1);
+    assert_int_equal(verify(*state, &r), ERR_SIGNATURE_MALFORMED);
+    static const char bad[] = {'.', '\t', '\n', 0x7F, 0x01, '\0'};
+    for (size_t i = 0; i < sizeof bad; i++) {
+        id[3] = bad[i];
+        r.id = slice_of(id, 8);
+        assert_int_equal(verify(*state, &r), ERR_SIGNATURE_MALFORMED);
+    }
+    /* The same signed bytes, cut differently: `msg.1614265330` must not become the id. */
+    r = sw1();
+    r.id = slice_str("msg_p5jXN8AQM9LWM0D4loKWxJek.1614265330");
+    r.body = slice_str("");
+    assert_int_equal(verify(*state, &r), ERR_SIGNATURE_MALFORMED);
+}
+
+static void test_the_tolerance(void **state) {
+    struct standard_webhooks_request r = sw1();
+    assert_int_equal(verify_at(*state, &r, (NOW_S + 300) * 1000), ERR_OK);
+    assert_int_equal(verify_at(*state, &r, (NOW_S + 300) * 1000 + 999), ERR_OK);
+    assert_int_equal(verify_at(*state, &r, (NOW_S + 301) * 1000), ERR_TIMESTAMP_TOO_OLD);
+    assert_int_equal(verify_at(*state, &r, (NOW_S - 300) * 1000), ERR_OK);
+    assert_int_equal(verify_at(*state, &r, (NOW_S - 301) * 1000), ERR_TIMESTAMP_IN_FUTURE);
+    assert_int_equal(verify_at(*state, &r, UINT64_MAX), ERR_TIMESTAMP_TOO_OLD);
+    assert_int_equal(verify_at(*state, &r, 0), ERR_TIMESTAMP_IN_FUTURE);
+}
+
+/* Who holds no secret learns nothing of the broker's clock. */
+static void test_time_is_told_to_signers_only(void **state) {
+    struct standard_webhooks_request r = sw1();
+    r.signature = slice_str("v1," WRONG);
+    assert_int_equal(verify_at(*state, &r, 0), ERR_SIGNATURE_MISMATCH);
+    assert_int_equal(verify_at(*state, &r, (NOW_S + 301) * 1000), ERR_SIGNATURE_MISMATCH);
+}
+
+static int setup(void **state) {
+    *state = hmac_new();
+    return *state == NULL ? -1 : 0;
+}
+
+static int teardown(void **state) {
+    struct hmac *h = *state;
+    hmac_free(&h);
+    return h == NULL ? 0 : -1;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_the_prefix_of_a_secret_is_optional),
+        cmocka_unit_test(test_entries),
+        cmocka_unit_test(test_only_so_many_entries_are_looked_at),
+        cmocka_unit_test(test_any_secret_will_do),
+        cmocka_unit_test(test_every_byte_counts),
+        cmocka_unit_test(test_missing_headers_are_named),
+        cmocka_unit_test(test_malformed_timestamps),
+        cmocka_unit_test(test_malformed_ids),
+        cmocka_unit_test(test_the_tolerance),
+        cmocka_unit_test(test_time_is_told_to_signers_only),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
