@@ -1,0 +1,251 @@
+/* client.h: what the files of libbellhop share; bellhop.h is what its users see.
+ *
+ * One struct bellhop is one client. Everything runs on the loop's thread. Callbacks of libuv and
+ * calls of the user only record what happened (an event is queued, a settlement noted, a deadline
+ * passed); bh_turn, which runs right before the loop blocks, acts: it calls handlers, writes
+ * frames and arms the one timer. So settlements of one pass of the loop share a frame, and no user
+ * code runs in the middle of a change.
+ *
+ * Memory: bellhop_open allocates the client; it is freed when bellhop_close was called and the last
+ * handle, connection and resolver has had its closing callback (`pending` counts them). Any user
+ * callback may call bellhop_close: after one, look at `phase` before touching anything.
+ *
+ * Invariants: 1. conn is set exactly in the phases CONNECTING to LEAVING. 2. An event is in exactly
+ * one list of its sub. 3. sub->held has exactly the attached events of the sub. 4. running counts
+ * the events that the handler has. 5. requests has every request that was not answered yet.
+ *
+ * May call: base, proto, libuv. */
+#ifndef BELLHOP_CLIENT_H
+#define BELLHOP_CLIENT_H
+
+#include <uv.h>
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "base/prng.h"
+#include "clients/c/bellhop.h"
+#include "proto/frame.h"
+#include "proto/limits.h"
+
+enum {
+    BH_ADDRESSES = 8,                /* of one host name that are tried */
+    BH_TEXT_BYTES = 512,             /* an error with its words */
+    BH_CONNECT_MS = 10000,           /* resolving, or connecting to one address */
+    BH_STOP_MS = 10000,              /* handlers that run may take this long to settle */
+    BH_GOODBYE_MS = 1000,            /* from CLOSE to the broker's end of stream */
+    BH_PAUSE_MIN_MS = 100,           /* before connecting again */
+    BH_PAUSE_MAX_MS = 30000,         /* the same */
+    BH_PERIOD_MIN_MS = 20,           /* a broker may not make us ping or extend more often */
+    BH_ASKED_PAUSE_MAX_MS = 300000,  /* that a broker may ask for */
+    BH_STEADY_MS = 5000,             /* a connection this old starts the pauses afresh */
+    BH_OUT_BYTES = 1 * MIB,          /* publishes wait while so much is unsent */
+    BH_OUT_BYTES_MAX = 128 * MIB,    /* a peer that takes nothing: the end */
+    BH_PUBLISH_BYTES_MAX = 64 * MIB, /* frames that wait for a connection */
+    BH_FRAME_BYTES_MAX = LIMIT_EVENT_BYTES + LIMIT_DELIVER_BYTES + LIMIT_FRAME_OVERHEAD_BYTES,
+};
+
+#define BH_NEVER UINT64_MAX
+
+enum bh_phase {
+    BH_WAITING,    /* for deadline_ms, then it connects */
+    BH_RESOLVING,  /* the host's name */
+    BH_CONNECTING, /* to one of the addresses */
+    BH_GREETING,   /* HELLO is out, WELCOME is not there */
+    BH_READY,
+    BH_LEAVING, /* CLOSE is out; the broker will end the stream */
+    BH_STOPPED, /* for good */
+};
+
+enum bh_leave { BH_STAY, BH_LEAVE_GOAWAY, BH_LEAVE_STOP };
+
+struct bh_url {
+    char host[256];
+    uint16_t port;
+};
+
+/* One TCP connection. Owned by libuv from bh_connection_open to its closing callback. */
+struct bh_conn {
+    struct bellhop *client;
+    uv_tcp_t tcp;
+    uv_connect_t connect;
+    uv_write_t write;
+    struct buf in, out, sending;
+    bool writing, dropped;
+};
+
+enum bh_request_kind { BH_SUBSCRIBE, BH_PUBLISH, BH_SETTLE, BH_DRAIN };
+
+/* Something that an answer with its rid will end. */
+struct bh_request {
+    struct list node; /* in waiting, in_flight or finished of the client */
+    enum bh_request_kind kind;
+    uint32_t rid;
+    int error;               /* in finished: what its owner will hear */
+    const char *message;     /* static */
+    struct bellhop_sub *sub; /* SUBSCRIBE */
+    struct list confirms;    /* SETTLE: struct bh_confirm */
+    struct buf frame;        /* PUBLISH: until it is sent */
+    bellhop_published *published;
+    void *ctx;
+};
+
+/* A confirmed settlement. */
+struct bh_confirm {
+    struct list node;
+    uint64_t tag;
+    bellhop_settled *done;
+    void *ctx;
+};
+
+struct bh_tags {
+    uint64_t *items;
+    size_t len, cap;
+};
+
+enum bh_sub_state { BH_SUB_IDLE, BH_SUB_ASKED, BH_SUB_ON, BH_SUB_ENDED };
+
+struct bellhop_sub {
+    struct list node;
+    struct bellhop *client;
+    char name[LIMIT_NAME_BYTES + 1];
+    uint32_t id; /* `sub` on the wire */
+    enum bh_sub_state state;
+    struct bellhop_sub_options options; /* its create is not used: */
+    struct frame_policy create;         /* owns its arrays and their texts */
+    uint64_t lease_ms, extend_at_ms;
+    struct map held;   /* tag -> event */
+    struct list queue; /* prefetched: the handler does not have them yet */
+    struct list taken; /* the handler has them */
+    struct list
+        to_tell;    /* the handler has them, they were revoked, on_revoked was not called yet */
+    size_t running; /* events in taken and to_tell */
+    struct bh_tags acks, releases;
+    struct list confirms; /* acks to be confirmed, not sent yet */
+};
+
+struct bellhop_event {
+    struct list node;
+    struct bellhop_sub *sub;
+    uint64_t tag;
+    bool attached; /* the connection it came through is alive: settling it is said to the broker */
+    bool revoked;
+    struct bellhop_info info; /* its texts follow the struct */
+};
+
+struct bellhop {
+    uv_loop_t *loop;
+    bool owns_loop, looping, closing;
+    struct bh_url url;
+    char name[LIMIT_NAME_BYTES + 1];
+    struct bellhop_options options;
+    int result; /* of bellhop_run */
+    char text[BH_TEXT_BYTES];
+
+    enum bh_phase phase;
+    enum bh_leave leave;
+    bool welcomed; /* ever */
+    bool stop_asked, drain_sent, drained;
+    bool choked;          /* out is full */
+    uint64_t deadline_ms; /* of the phase */
+    uint64_t leave_at_ms; /* when leaving may not take longer */
+    uint64_t ready_at_ms, reconnect_ms;
+    unsigned attempts;
+    struct prng prng;
+
+    uv_async_t async;
+    uv_prepare_t prepare;
+    uv_timer_t timer;
+    size_t pending; /* closing callbacks that have to come before the client may be freed */
+
+    struct sockaddr_storage addresses[BH_ADDRESSES];
+    size_t addresses_count, address_next;
+    struct bh_conn *conn;
+    struct frame_decoder *decoder;
+    uint64_t heartbeat_ms, heard_ms, sent_ms;
+    size_t frame_in_max, frame_out_max;
+
+    struct list subs;
+    uint32_t next_sub, next_rid;
+    struct map requests; /* rid -> struct bh_request */
+    struct list waiting, in_flight, finished;
+    size_t waiting_bytes;
+};
+
+/* url.c. False: not bellhop://[key@]host[:port]. */
+bool bh_url_parse(struct bh_url *u, const char *text);
+
+/* client.c */
+uint64_t bh_now_ms(const struct bellhop *c);
+void bh_say(struct bellhop *c, const char *fmt, ...) PRINTF_LIKE(2, 3); /* on_state */
+/* Stops for good: error is what bellhop_run returns, the words what bellhop_error says. */
+void bh_finish(struct bellhop *c, int error, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* The connection is lost, or could not be made: everything that hung on it is settled, and the
+ * client waits to connect again (or ends, when it was to stop). */
+void bh_lost(struct bellhop *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* The peer does not speak the protocol. */
+void bh_broken(struct bellhop *c, const char *why);
+/* A closing callback came: the client may be free to go. The client may be gone after it. */
+void bh_unpend(struct bellhop *c);
+
+/* connection.c */
+void bh_connection_open(struct bellhop *c);
+void bh_connection_drop(struct bellhop *c);
+void bh_connection_flush(struct bellhop *c);
+/* Where frames go; NULL while there is no connection. */
+struct buf *bh_out(struct bellhop *c);
+/* Notes an encoder's result: false means that the peer has taken nothing for long, and the next
+ * turn gives the connection up. */
+void bh_encoded(struct bellhop *c, bool ok);
+
+/* session.c */
+void bh_session_start(struct bellhop *c);
+void bh_session_read(struct bellhop *c, struct bh_conn *conn);
+void bh_session_beat(struct bellhop *c, uint64_t now_ms);
+uint64_t bh_session_beat_at(const struct bellhop *c);
+
+/* request.c */
+struct bh_request *bh_request_new(struct bellhop *c, enum bh_request_kind kind);
+/* Takes the request with that rid out; the caller owns it. NULL: there is none. */
+struct bh_request *bh_request_take(struct bellhop *c, uint32_t rid);
+/* Tells a request's owner about its failure and frees it. */
+void bh_request_fail(struct bh_request *r, int error, const char *message);
+void bh_request_free(struct bh_request *r);
+/* Takes a request out; its owner hears of the failure in bh_requests_finish. */
+void bh_request_fail_later(struct bellhop *c, struct bh_request *r, int error, const char *message);
+/* Everything unanswered fails with BELLHOP_ECLOSED, later, in bh_requests_finish; what still waits
+ * to be sent only when `also_waiting`. */
+void bh_requests_lost(struct bellhop *c, bool also_waiting);
+void bh_requests_finish(struct bellhop *c);
+/* Moves publishes that wait into the connection's buffer. */
+void bh_publish_send(struct bellhop *c);
+
+/* sub.c */
+void bh_sub_ask(struct bellhop *c, struct bellhop_sub *s);
+void bh_sub_ended(struct bellhop_sub *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Takes the items of a DELIVER. Not NULL: what the peer did wrong. */
+const char *bh_sub_deliver(struct bellhop_sub *s, const struct frame *f);
+void bh_sub_revoke(struct bellhop_sub *s, const struct frame_range *ranges, size_t count);
+/* The attachment is gone: what was queued is dropped, what the handler has becomes an orphan. */
+void bh_sub_detach(struct bellhop_sub *s);
+void bh_sub_pump(struct bellhop_sub *s);
+/* The handler could take another event right now. */
+bool bh_sub_can_pump(const struct bellhop_sub *s);
+/* Gives back what the handler does not have yet. */
+void bh_sub_release_queue(struct bellhop_sub *s);
+void bh_sub_tell_revoked(struct bellhop_sub *s);
+void bh_sub_extend_due(struct bellhop_sub *s, uint64_t now_ms);
+void bh_sub_free(struct bellhop_sub *s);
+struct bellhop_sub *bh_sub_find(struct bellhop *c, uint32_t id);
+
+/* settle.c */
+void bh_tags_add(struct bh_tags *t, uint64_t tag);
+/* Sorts and merges; out has room for t->len ranges. Returns how many there are. */
+size_t bh_tags_ranges(struct bh_tags *t, struct frame_range *out);
+/* Writes the ACK and NACK frames of what was settled in this pass of the loop. */
+void bh_settle_send(struct bellhop_sub *s);
+void bh_settle_forget(struct bellhop_sub *s);
+void bh_settled(struct bh_request *r, const struct frame *f);
+void bh_confirms_fail(struct list *confirms, int error);
+
+#endif

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Writes frames.json: every frame of the worker protocol as bytes, made by an encoder that is not ours.
+
+Run it when docs/protocol.md changes; every client's tests read the result. A row is
+  name, direction ("client" or "broker"), hex (with the length in front),
+  json: the msgpack array; bin is {"bin": hex}
+and, where it says something else than "this is what an encoder writes",
+  decode_only: true     valid, but not what ours writes (other widths, nil, more fields)
+  error: "bad_frame"    a decoder answers with this
+"""
+import json
+import pathlib
+import struct
+
+import msgpack
+
+ROWS = []
+
+
+def jsonable(value):
+    if isinstance(value, bytes):
+        return {"bin": value.hex()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    return value
+
+
+def raw(name, direction, body, value=None, **more):
+    row = {"name": name, "direction": direction, "hex": (struct.pack(">I", len(body)) + body).hex()}
+    if value is not None:
+        row["json"] = jsonable(value)
+    ROWS.append({**row, **more})
+
+
+def frame(name, direction, value, **more):
+    raw(name, direction, msgpack.packb(value, use_bin_type=True), value, **more)
+
+
+def client(name, value, **more):
+    frame(name, "client", value, **more)
+
+
+def broker(name, value, **more):
+    frame(name, "broker", value, **more)
+
+
+LONG = "x" * 300  # needs str 16
+ITEM = [7, 42, 1700000000123, 1, 2, 2, "batch.succeeded", "msg_1", "gemini", "batches/abc", 1700000000000,
+        "application/json", '{"k":"v"}', '{"webhook-id":"msg_1"}', b'{"a":1}']
+
+client("hello", [1, 1, {"min": 1, "max": 1, "name": "w1", "version": "0.1.0", "heartbeat_ms": 10000, "features": []}])
+client("auth", [2, 2, "hmac-sha256", "key_1", b"\x00\x01\xfe\xff"])
+client("subscribe", [3, 3, 1, "batches", 64, 16777216, {"concurrency": 8}])
+client("subscribe_create", [3, 4, 2, "batches", 64, 16777216, {"concurrency": 8, "create": {
+    "filter": {"types": ["batch.*", "job.done"], "sources": ["gemini"]}, "lease_ms": 60000, "max_fails": 5,
+    "backoff": {"min_ms": 1000, "max_ms": 60000, "factor": 2.5}, "start": "first"}}])
+client("subscribe_create_plain", [3, 5, 3, "all", 1, 0, {"concurrency": 0, "create": {"start": "new"}}])
+client("subscribe_create_seq", [3, 6, 4, "all", 1, 1, {"concurrency": 1, "create": {"max_fails": 0, "start": {"seq": 12345678901}}}])
+client("subscribe_create_time", [3, 7, 5, "all", 1, 1, {"concurrency": 1, "create": {"filter": {"sources": ["s"]}, "start": {"time_ms": 1700000000000}}}])
+client("window", [4, 0, 1, 0, 65536])
+client("ack", [5, 0, 1, [1, 5, 9, 9, 4294967296, 4294967300], False])
+client("ack_confirm", [5, 8, 4294967295, [200, 200], True])
+client("nack_release", [6, 0, 1, [1, 2], 0, None, "", False])
+client("nack_fail", [6, 0, 1, [3, 3], 1, 30000, "exit status 1", False])
+client("nack_reject", [6, 9, 1, [4, 4], 2, None, LONG, True])
+client("extend", [7, 0, 1, [1, 16384], 0, False])
+client("extend_confirm", [7, 10, 1, [1, 2], 43200000, True])
+client("unsubscribe", [8, 11, 1])
+client("publish", [9, 12, [["job.done", "jobs/1", "id-1", "application/json", '{"a":1}', 1700000000000, b"{}"],
+                           ["", "", "", "", "", 0, b""]]])
+client("publish_long", [9, 13, [["t", LONG, "", "", "", 0, b"\x00" * 300]]])
+client("replay", [10, 14, "batches", {"from_seq": 1, "to_seq": 100}])
+client("replay_time", [10, 15, "batches", {"from_time_ms": 1700000000000, "to_time_ms": 1700000001000}])
+client("ping", [13, 16])
+client("pong", [14, 17])
+client("drain", [15, 18])
+client("close", [16, 0])
+
+broker("welcome", [64, 1, {"version": 1, "server": "bellhopd/0.1.0", "session": "s-1", "auth": "none", "nonce": b"\x01\x02",
+                           "heartbeat_ms": 10000, "max_frame_bytes": 1114112, "now_ms": 1700000000000, "features": []}])
+broker("ok", [65, 11, 0])
+broker("ok_replay", [65, 14, 3])
+broker("err", [66, 3, 301, "not_found", "no subscription batches", 0, False])
+broker("err_retry", [66, 12, 501, "no_room", "the store is nearly full", 1000, False])
+broker("err_fatal", [66, 0, 101, "bad_frame", "sub: want an unsigned integer of 32 bits", 0, True])
+broker("subscribed", [67, 3, 1, {"lease_ms": 30000, "backlog": 17, "created": True}])
+body = msgpack.packb([68, 0, 1, 30000, [ITEM, ITEM]], use_bin_type=True)
+at = body.index(b"\x92\x9f")  # the items: an encoder that streams them writes array 32
+raw("deliver", "broker", body[:at] + b"\xdd\x00\x00\x00\x02" + body[at + 1:], [68, 0, 1, 30000, [ITEM, ITEM]])
+broker("deliver_short", [68, 0, 1, 30000, [ITEM]], decode_only=True)
+broker("settled", [69, 8, 1, [1, 5, 9, 9], [6, 6], [7, 8]])
+broker("settled_none", [69, 8, 1, [], [], []])
+broker("revoke", [71, 0, 1, [3, 4], "expired"])
+broker("published", [73, 12, [42, 43, 40], [2]])
+broker("published_fresh", [73, 12, [42], []])
+broker("ping_broker", [13, 0])
+broker("drained", [74, 18])
+broker("goaway", [77, 0, "the broker is stopping", 1000])
+broker("ended", [78, 0, 1, 306, "the subscription was deleted"])
+
+# Valid, but not what our encoders write.
+client("hello_empty", [1, 1, {}], decode_only=True)
+client("hello_more", [1, 1, {"min": 1, "max": 3, "name": "w1", "new": {"a": [1, 2.5, -3, None]}}, "more", [1, [2]]], decode_only=True)
+client("ack_short", [5, 0, 1, [1, 1]], decode_only=True)
+client("ack_nil", [5, 0, 1, [1, 1], None, 5], decode_only=True)
+client("nack_short", [6, 0, 1, [1, 1], 1], decode_only=True)
+client("extend_short", [7, 0, 1, [1, 1]], decode_only=True)
+client("subscribe_short", [3, 3, 1, "batches", 64, 1024], decode_only=True)
+client("subscribe_bin_name", [3, 3, 1, b"batches", 64, 1024, None], decode_only=True)
+client("subscribe_int_factor", [3, 3, 1, "a", 1, 1, {"create": {"backoff": {"factor": 2}}}], decode_only=True)
+client("publish_str_body", [9, 12, [["t", None, None, None, None, None, "text"]]], decode_only=True)
+client("unknown_op", [11, 99, "what", {"is": "this"}], decode_only=True)
+raw("wide_ints", "client", bytes.fromhex("95cf0000000000000005ce00000000d2000000019200d3000000000000007fc2"),
+    [5, 0, 1, [0, 127], False], decode_only=True)
+broker("err_short", [66, 3, 999], decode_only=True)
+broker("welcome_short", [64, 1, {"version": 1, "auth": "none"}], decode_only=True)
+
+# What a decoder refuses. The first group closes the connection.
+raw("bad_empty", "client", b"", error="bad_frame")
+raw("bad_not_array", "client", b"\x01", error="bad_frame")
+raw("bad_map", "client", msgpack.packb({"op": 1}), error="bad_frame")
+raw("bad_no_rid", "client", msgpack.packb([13]), error="bad_frame")
+raw("bad_op_text", "client", msgpack.packb(["PING", 1]), error="bad_frame")
+raw("bad_op_negative", "client", msgpack.packb([-1, 1]), error="bad_frame")
+raw("bad_op_float", "client", msgpack.packb([13.0, 1]), error="bad_frame")
+raw("bad_rid_wide", "client", msgpack.packb([13, 2**32]), error="bad_frame")
+raw("bad_rid_nil", "client", msgpack.packb([13, None]), error="bad_frame")
+raw("bad_trailing", "client", msgpack.packb([13, 1]) + b"\x00", error="bad_frame")
+raw("bad_truncated", "client", msgpack.packb([13, 1])[:-1], error="bad_frame")
+raw("bad_array_4g", "client", b"\x93\x05\x01\xdd\xff\xff\xff\xff" + b"\x00" * 12, error="bad_frame")
+raw("bad_map_4g", "client", b"\x93\x01\x01\xdf\xff\xff\xff\xff" + b"\x00" * 12, error="bad_frame")
+raw("bad_bin_4g", "client", b"\x93\x02\x01\xc6\xff\xff\xff\xff" + b"\x00" * 12, error="bad_frame")
+raw("bad_str_past_end", "client", b"\x93\x02\x01\xa5abc", error="bad_frame")
+raw("bad_ext", "client", b"\x93\x0d\x01" + msgpack.packb(msgpack.ExtType(5, b"abcd")), error="bad_frame")
+raw("bad_c1", "client", b"\x93\x0d\x01\xc1", error="bad_frame")
+raw("bad_deep", "client", b"\x93\x0d\x01" + b"\x91" * 8 + b"\x00", error="bad_frame")
+client("deep_enough", [13, 1, [[[[[[[0]]]]]]]], decode_only=True)
+raw("bad_sub_negative", "client", msgpack.packb([5, 1, -1, [1, 1], False]), error="bad_frame")
+raw("bad_sub_float", "client", msgpack.packb([5, 1, 1.0, [1, 1], False]), error="bad_frame")
+raw("bad_sub_wide", "client", msgpack.packb([5, 1, 2**32, [1, 1], False]), error="bad_frame")
+raw("bad_ranges_odd", "client", msgpack.packb([5, 1, 1, [1, 1, 2], False]), error="bad_frame")
+raw("bad_ranges_text", "client", msgpack.packb([5, 1, 1, "1-1", False]), error="bad_frame")
+raw("bad_confirm", "client", msgpack.packb([5, 1, 1, [1, 1], 1]), error="bad_frame")
+raw("bad_event_short", "client", msgpack.packb([9, 1, [["t", "", "", "", "", 0]]]), error="bad_frame")
+raw("bad_event_type", "client", msgpack.packb([9, 1, [[5, "", "", "", "", 0, b""]]]), error="bad_frame")
+raw("bad_item_short", "broker", msgpack.packb([68, 0, 1, 1, [[1, 2]]]), error="bad_frame")
+raw("bad_duplicate_index", "broker", msgpack.packb([73, 1, [1], [1]]), error="bad_frame")
+
+
+def refused(name, value, error):
+    raw(name, "client", msgpack.packb(value, use_bin_type=True), error=error)
+
+
+def event(**parts):
+    names = ["type", "subject", "id", "content_type", "metadata", "time_ms", "body"]
+    return [parts.get(n, 0 if n == "time_ms" else b"" if n == "body" else "") for n in names]
+
+
+# These leave the connection open.
+refused("range_backwards", [5, 1, 1, [2, 1], False], "invalid_request")
+refused("ranges_1025", [5, 1, 1, [1, 1] * 1025, False], "limit_exceeded")
+refused("kind_3", [6, 1, 1, [1, 1], 3], "invalid_request")
+refused("delay_above", [6, 1, 1, [1, 1], 1, 86400001], "invalid_request")
+refused("error_2049", [6, 1, 1, [1, 1], 1, None, "e" * 2049], "too_large")
+refused("lease_99", [7, 1, 1, [1, 1], 99], "invalid_request")
+refused("name_empty", [3, 1, 1, "", 1, 1], "invalid_request")
+refused("name_65", [3, 1, 1, "n" * 65, 1, 1], "invalid_request")
+refused("name_dot", [3, 1, 1, ".a", 1, 1], "invalid_request")
+refused("name_slash", [10, 1, "a/b", {}], "invalid_request")
+refused("window_16385", [4, 1, 1, 16385, 1], "limit_exceeded")
+refused("window_64m", [3, 1, 1, "a", 1, 67108865], "limit_exceeded")
+refused("patterns_65", [3, 1, 1, "a", 1, 1, {"create": {"filter": {"types": ["t"] * 65}}}], "limit_exceeded")
+refused("factor_half", [3, 1, 1, "a", 1, 1, {"create": {"backoff": {"factor": 0.5}}}], "invalid_request")
+refused("factor_nan", [3, 1, 1, "a", 1, 1, {"create": {"backoff": {"factor": float("nan")}}}], "invalid_request")
+refused("backoff_backwards", [3, 1, 1, "a", 1, 1, {"create": {"backoff": {"min_ms": 2, "max_ms": 1}}}], "invalid_request")
+refused("start_word", [3, 1, 1, "a", 1, 1, {"create": {"start": "then"}}], "invalid_request")
+refused("start_empty", [3, 1, 1, "a", 1, 1, {"create": {"start": {}}}], "invalid_request")
+refused("publish_none", [9, 1, []], "invalid_request")
+refused("publish_1025", [9, 1, [event()] * 1025], "limit_exceeded")
+refused("type_257", [9, 1, [event(type="t" * 257)]], "too_large")
+refused("subject_1025", [9, 1, [event(subject="t" * 1025)]], "too_large")
+refused("id_257", [9, 1, [event(id="t" * 257)]], "too_large")
+refused("content_type_257", [9, 1, [event(content_type="t" * 257)]], "too_large")
+refused("metadata_16385", [9, 1, [event(metadata="t" * 16385)]], "too_large")
+refused("hello_name_65", [1, 1, {"name": "n" * 65}], "too_large")
+
+path = pathlib.Path(__file__).with_name("frames.json")
+path.write_text("[\n" + ",\n".join(json.dumps(r) for r in ROWS) + "\n]\n")
+
+# The same frames, without their length, are the seeds of tests/fuzz/fuzz_frame.c.
+seeds = path.parent.parent / "fuzz" / "corpus" / "frame"
+seeds.mkdir(parents=True, exist_ok=True)
+for row in ROWS:
+    if len(row["hex"]) < 2 * 1024:
+        (seeds / row["name"]).write_bytes(bytes.fromhex(row["hex"])[4:])
+print(f"{path}: {len(ROWS)} frames")
