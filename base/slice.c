@@ -8,7 +8,7 @@ bool slice_eq_nocase(struct slice a, const char *text) {
     struct slice b = slice_str(text);
     if (a.len != b.len) return false;
     for (size_t i = 0; i < a.len; i++) {
-        if (fold(a.data[i]) != fold(b.data[i])) return false;
+        if (a.data[i] != b.data[i] && fold(a.data[i]) != fold(b.data[i])) return false;
     }
     return true;
 }

@@ -151,11 +151,24 @@ static void answer_not_allowed(struct admin *a, const struct http_request *r, co
     http_respond(*a->options.http, r->handle, 405, NULL, extra, buf_slice(b));
 }
 
+/* While loopback is the only guard, a page in a browser on this machine must not be able to write:
+ * browsers name a page's origin in every request that can. */
+static bool is_cross_origin(const struct http_request *r) {
+    static const char scheme[] = "http://";
+    struct slice origin = http_header_get(r, "origin", NULL);
+    if (origin.data == NULL) return false;
+    return !slice_starts_with(origin, scheme) ||
+           !slice_eq(slice_from(origin, sizeof scheme - 1), http_header_get(r, "host", NULL));
+}
+
 void admin_on_request(struct admin *a, const struct http_request *r) {
     char allow[64];
     struct slice last;
     const struct route_row *row = find_route(r, &last, allow, sizeof allow);
-    if (row == NULL && allow[0] != '\0') {
+    if (is_cross_origin(r)) {
+        http_respond_error(*a->options.http, r->handle, ERR_PERMISSION_DENIED,
+                           "Origin: a web page of another origin may not use this API");
+    } else if (row == NULL && allow[0] != '\0') {
         answer_not_allowed(a, r, allow);
     } else if (row == NULL) {
         http_respond_error(*a->options.http, r->handle, ERR_NOT_FOUND, "%s", no_such_path);

@@ -1,0 +1,92 @@
+#include <stdlib.h>
+
+#include "clients/cli/commands.h"
+#include "clients/cli/list.h"
+#include "clients/cli/output.h"
+
+static void line(struct table *t, const char *label, char *value) {
+    table_add(t, mem_strdup(label));
+    table_add(t, value);
+}
+
+static char *journal_line(struct slice status) {
+    uint64_t first = json_number(status, "journal.first_seq", 0);
+    uint64_t last = json_number(status, "journal.last_seq", 0);
+    if (last == 0 || last < first) return mem_strdup("empty");
+    return text_printf("seq %llu to %llu", (unsigned long long)first, (unsigned long long)last);
+}
+
+static char *store_line(struct slice status) {
+    char *used = text_bytes(json_number(status, "store.bytes_used", 0));
+    char *max = text_bytes(json_number(status, "store.bytes_max", 0));
+    char *disk = text_bytes(json_number(status, "store.disk_free", 0));
+    struct slice room;
+    bool full = json_find(status, "room", &room) && slice_eq_str(room, "false");
+    char *text = text_printf("%s of %s, disk has %s free%s", used, max, disk,
+                             full ? ": NO ROOM, new events are refused" : "");
+    free(used);
+    free(max);
+    free(disk);
+    return text;
+}
+
+static char *counts(struct slice status, const char *const *paths, const char *const *labels) {
+    char *text = mem_strdup("");
+    for (size_t i = 0; paths[i] != NULL; i++) {
+        char *longer = text_printf("%s%s%llu %s", text, i == 0 ? "" : ", ",
+                                   (unsigned long long)json_number(status, paths[i], 0), labels[i]);
+        free(text);
+        text = longer;
+    }
+    return text;
+}
+
+static char *broker_line(struct slice status) {
+    char *version = json_show(status, "version");
+    char *pid = json_show(status, "pid");
+    char *up = text_duration(json_number(status, "uptime_ms", 0));
+    char *text = text_printf("%s, process %s, up %s", version, pid, up);
+    free(version);
+    free(pid);
+    free(up);
+    return text;
+}
+
+int cmd_status(struct cli *cli, const struct args *args) {
+    (void)args;
+    struct http_reply reply;
+    int error = http_get(cli->http, "/v1/status", &reply);
+    if (error != 0) return error;
+    struct slice status = buf_slice(&reply.body);
+    if (cli->json) {
+        list_print_json(status);
+    } else {
+        static const char *const in_paths[] = {"totals.published", "totals.duplicates",
+                                               "totals.refused", NULL};
+        static const char *const in_labels[] = {"journaled", "duplicates", "refused"};
+        static const char *const out_paths[] = {"totals.delivered", "totals.acked", "totals.nacked",
+                                                "totals.expired",   "totals.dead",  NULL};
+        static const char *const out_labels[] = {"delivered", "acked", "nacked", "expired", "dead"};
+        static const char *const replay_paths[] = {"replays_running", NULL};
+        static const char *const replay_labels[] = {"running"};
+        static const char *const peer_paths[] = {"connections.http", "connections.workers", NULL};
+        static const char *const peer_labels[] = {"http", "workers"};
+        static const char *const heads[] = {"", "", NULL};
+        struct table t;
+        table_init(&t, heads);
+        line(&t, "broker", broker_line(status));
+        line(&t, "http", json_show(status, "http"));
+        line(&t, "workers", json_show(status, "workers"));
+        line(&t, "journal", journal_line(status));
+        line(&t, "store", store_line(status));
+        line(&t, "in", counts(status, in_paths, in_labels));
+        line(&t, "out", counts(status, out_paths, out_labels));
+        line(&t, "sources", json_show(status, "sources"));
+        line(&t, "subscriptions", json_show(status, "subscriptions"));
+        line(&t, "replays", counts(status, replay_paths, replay_labels));
+        line(&t, "connections", counts(status, peer_paths, peer_labels));
+        table_print(&t, cli, "", "");
+    }
+    buf_free(&reply.body);
+    return CLI_OK;
+}

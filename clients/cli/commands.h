@@ -1,0 +1,31 @@
+/* commands.h: every command of bellhop: the table, and the functions it names.
+ *
+ * Each command reads its words with args_word and its options with args_get, says on stderr what
+ * is wrong, and returns the program's exit code (cli.h).
+ *
+ * May call: args, cli. */
+#ifndef CLI_COMMANDS_H
+#define CLI_COMMANDS_H
+
+#include "clients/cli/args.h"
+
+extern const struct command commands[];
+extern const size_t commands_count;
+
+int cmd_status(struct cli *cli, const struct args *args);
+int cmd_source_add(struct cli *cli, const struct args *args);
+int cmd_source_ls(struct cli *cli, const struct args *args);
+int cmd_source_rm(struct cli *cli, const struct args *args);
+int cmd_sub_create(struct cli *cli, const struct args *args);
+int cmd_sub_ls(struct cli *cli, const struct args *args);
+int cmd_sub_show(struct cli *cli, const struct args *args);
+int cmd_sub_rm(struct cli *cli, const struct args *args);
+int cmd_publish(struct cli *cli, const struct args *args);
+int cmd_send(struct cli *cli, const struct args *args);
+int cmd_work(struct cli *cli, const struct args *args);
+int cmd_tail(struct cli *cli, const struct args *args);
+int cmd_replay(struct cli *cli, const struct args *args);
+int cmd_replay_ls(struct cli *cli, const struct args *args);
+int cmd_dlq_ls(struct cli *cli, const struct args *args);
+
+#endif

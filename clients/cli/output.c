@@ -1,0 +1,170 @@
+#include "clients/cli/output.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+void table_init(struct table *t, const char *const *heads) {
+    *t = (struct table){0};
+    while (heads[t->columns] != NULL) {
+        CHECK(t->columns < TABLE_COLUMNS);
+        t->heads[t->columns] = heads[t->columns];
+        t->columns++;
+    }
+}
+
+void table_add(struct table *t, char *text) {
+    if (t->cells_count == t->cells_room) {
+        t->cells_room = t->cells_room == 0 ? 64 : t->cells_room * 2;
+        t->cells = mem_realloc(t->cells, t->cells_room * sizeof(*t->cells));
+    }
+    text_clean(text);
+    t->cells[t->cells_count++] = text;
+}
+
+/* Characters of clean text; combining and wide ones are counted as one. */
+static size_t width(const char *text) {
+    size_t count = 0;
+    for (; *text != '\0'; text++) count += ((uint8_t)*text & 0xC0) != 0x80;
+    return count;
+}
+
+static void print_cell(const char *text, size_t wide, bool right, bool last) {
+    size_t pad = wide - width(text);
+    if (right) printf("%*s", (int)pad, "");
+    fputs(text, stdout);
+    if (!right && !last) printf("%*s", (int)pad, "");
+    fputs(last ? "\n" : "  ", stdout);
+}
+
+void table_print(struct table *t, const struct cli *cli, const char *indent, const char *empty) {
+    size_t wide[TABLE_COLUMNS];
+    bool right[TABLE_COLUMNS];
+    const char *heads[TABLE_COLUMNS];
+    CHECK(t->columns > 0 && t->cells_count % t->columns == 0);
+    for (size_t c = 0; c < t->columns; c++) {
+        right[c] = t->heads[c][0] == '>';
+        heads[c] = t->heads[c] + right[c];
+        wide[c] = width(heads[c]);
+    }
+    for (size_t i = 0; i < t->cells_count; i++) {
+        size_t w = width(t->cells[i]);
+        if (w > wide[i % t->columns]) wide[i % t->columns] = w;
+    }
+    if (t->cells_count == 0) {
+        printf("%s%s\n", indent, empty);
+    } else if (heads[0][0] != '\0') {
+        printf("%s%s", indent, colour_bold(cli));
+        for (size_t c = 0; c < t->columns; c++) {
+            if (c + 1 == t->columns && cli->colour) {
+                printf("%*s%s%s\n", right[c] ? (int)(wide[c] - width(heads[c])) : 0, "", heads[c],
+                       colour_off(cli));
+            } else {
+                print_cell(heads[c], wide[c], right[c], c + 1 == t->columns);
+            }
+        }
+    }
+    for (size_t i = 0; i < t->cells_count; i++) {
+        size_t c = i % t->columns;
+        if (c == 0) fputs(indent, stdout);
+        print_cell(t->cells[i], wide[c], right[c], c + 1 == t->columns);
+        free(t->cells[i]);
+    }
+    free(t->cells);
+    *t = (struct table){0};
+}
+
+void table_end(struct table *t, const struct cli *cli, int error, const char *empty) {
+    if (error == 0 && !cli->json) {
+        table_print(t, cli, "", empty);
+        return;
+    }
+    for (size_t i = 0; i < t->cells_count; i++) free(t->cells[i]);
+    free(t->cells);
+    *t = (struct table){0};
+}
+
+/* Bytes of the UTF-8 character at text, 0 when it is none (RFC 3629: no overlong forms, no
+ * surrogates, nothing above U+10FFFF) or a C1 control. */
+static size_t character(const uint8_t *text) {
+    if (text[0] < 0x80) return text[0] >= 0x20 && text[0] != 0x7F;
+    size_t len = text[0] >= 0xF0 ? 4 : text[0] >= 0xE0 ? 3 : 2;
+    if (text[0] < 0xC2 || text[0] > 0xF4) return 0;
+    for (size_t i = 1; i < len; i++) {
+        if ((text[i] & 0xC0) != 0x80) return 0;
+    }
+    if (text[0] == 0xC2 && text[1] < 0xA0) return 0;
+    if (text[0] == 0xE0 && text[1] < 0xA0) return 0;
+    if (text[0] == 0xED && text[1] > 0x9F) return 0;
+    if (text[0] == 0xF0 && text[1] < 0x90) return 0;
+    if (text[0] == 0xF4 && text[1] > 0x8F) return 0;
+    return len;
+}
+
+void text_clean(char *text) {
+    uint8_t *at = (uint8_t *)text;
+    while (*at != '\0') {
+        size_t len = character(at);
+        if (len == 0) *at = '?';
+        at += len == 0 ? 1 : len;
+    }
+}
+
+void text_cut(char *text, size_t columns) {
+    CHECK(columns >= 3);
+    if (width(text) <= columns) return;
+    size_t count = 0;
+    char *at = text;
+    for (;; at++) {
+        bool first = ((uint8_t)*at & 0xC0) != 0x80;
+        if (first && count++ == columns - 3) break;
+    }
+    memcpy(at, "...", 4); /* three characters at least were cut off, and the terminator */
+}
+
+char *text_printf(const char *fmt, ...) {
+    char *text = NULL;
+    va_list list;
+    va_start(list, fmt);
+    int len = vasprintf(&text, fmt, list);
+    va_end(list);
+    CHECK(len >= 0);
+    return text;
+}
+
+char *text_duration(uint64_t ms) {
+    unsigned long long s = ms / 1000;
+    if (ms < 1000) return text_printf("%llu ms", (unsigned long long)ms);
+    if (s < 60) return text_printf("%llu.%llu s", s, (unsigned long long)(ms % 1000 / 100));
+    if (s < 3600) return text_printf("%llu m %llu s", s / 60, s % 60);
+    if (s < 86400) return text_printf("%llu h %llu m", s / 3600, s % 3600 / 60);
+    return text_printf("%llu d %llu h", s / 86400, s % 86400 / 3600);
+}
+
+char *text_bytes(uint64_t bytes) {
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
+    if (bytes < 1024) return text_printf("%llu B", (unsigned long long)bytes);
+    double size = (double)bytes / 1024;
+    size_t unit = 0;
+    while (size >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        size /= 1024;
+        unit++;
+    }
+    return text_printf("%.1f %s", size, units[unit]);
+}
+
+const char *colour_bold(const struct cli *cli) {
+    return cli->colour ? "\033[1m" : "";
+}
+
+const char *colour_good(const struct cli *cli) {
+    return cli->colour ? "\033[32m" : "";
+}
+
+const char *colour_bad(const struct cli *cli) {
+    return cli->colour ? "\033[31m" : "";
+}
+
+const char *colour_off(const struct cli *cli) {
+    return cli->colour ? "\033[0m" : "";
+}
