@@ -1,0 +1,252 @@
+"""The worker protocol from the other side: a small client written from docs/protocol.md alone.
+
+Blocking sockets with deadlines. It shares no code with the broker, so that an agreement between the
+two is an agreement with the page.
+"""
+
+import collections
+import itertools
+import socket
+import struct
+import time
+
+import msgpack
+
+GREETING = b"BHP1"
+
+HELLO, AUTH, SUBSCRIBE, WINDOW, ACK, NACK, EXTEND, UNSUBSCRIBE = 1, 2, 3, 4, 5, 6, 7, 8
+PUBLISH, REPLAY, PING, PONG, DRAIN, CLOSE = 9, 10, 13, 14, 15, 16
+WELCOME, OK, ERR, SUBSCRIBED, DELIVER, SETTLED, REVOKE = 64, 65, 66, 67, 68, 69, 71
+PUBLISHED, DRAINED, GOAWAY, ENDED = 73, 74, 77, 78
+
+RELEASE, FAIL, REJECT = 0, 1, 2
+FLAG_REPLAY, FLAG_AGAIN = 1, 2
+
+Item = collections.namedtuple(
+    "Item", "tag seq received_at_ms fails deliveries flags type id source subject time_ms "
+            "content_type metadata headers body sub lease_ms at")
+Err = collections.namedtuple("Err", "number word message retry_ms fatal")
+Settled = collections.namedtuple("Settled", "sub ok already stale")
+
+
+class Closed(Exception):
+    """The broker closed the connection."""
+
+
+class ProtocolError(Exception):
+    """The broker answered ERR where something else was expected; args[0] is the Err."""
+
+
+def encode(*fields):
+    """One frame: the length and a msgpack array."""
+    body = msgpack.packb(list(fields), use_bin_type=True)
+    return struct.pack(">I", len(body)) + body
+
+
+def tags_of(ranges):
+    """[1, 3, 7, 7] -> [1, 2, 3, 7]."""
+    return [t for lo, hi in zip(ranges[::2], ranges[1::2]) for t in range(lo, hi + 1)]
+
+
+def ranges_of(tags):
+    """[3, 1, 2, 7] -> [1, 3, 7, 7]."""
+    out = []
+    for tag in sorted(set(tags)):
+        if out and out[-1] == tag - 1:
+            out[-1] = tag
+        else:
+            out += [tag, tag]
+    return out
+
+
+def text(value):
+    return value.decode() if isinstance(value, bytes) else value
+
+
+class Client:
+    def __init__(self, port, name="test", heartbeat_ms=None, hello=True, greeting=GREETING,
+                 timeout=30):
+        self.timeout = timeout
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = bytearray()
+        self.items = collections.deque()  # delivered and not yet taken
+        self.frames = collections.deque()  # everything else that nobody asked for yet
+        self.rids = itertools.count(1)
+        self.answer_pings = True
+        self.pings = 0
+        self.welcome = None
+        if greeting:
+            self.socket.sendall(greeting)
+        if hello:
+            options = {"min": 1, "max": 1, "name": name, "version": "0", "features": []}
+            if heartbeat_ms:
+                options["heartbeat_ms"] = heartbeat_ms
+            self.welcome = self.request(HELLO, options, want=WELCOME)[2]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.socket.close()
+
+    # -- frames --
+
+    def send(self, *fields):
+        self.socket.sendall(encode(*fields))
+
+    def send_bytes(self, data):
+        """Sends what the broker still takes."""
+        try:
+            self.socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def _read_frame(self, end):
+        """The next frame from the socket; TimeoutError at `end` (monotonic seconds)."""
+        while True:
+            if len(self.buffer) >= 4:
+                length = struct.unpack(">I", self.buffer[:4])[0]
+                if len(self.buffer) >= 4 + length:
+                    body = bytes(self.buffer[4:4 + length])
+                    del self.buffer[:4 + length]
+                    return msgpack.unpackb(body, raw=False, strict_map_key=False)
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("no frame came")
+            self.socket.settimeout(left)
+            try:
+                piece = self.socket.recv(262144)
+            except socket.timeout:
+                raise TimeoutError("no frame came") from None
+            except ConnectionResetError:
+                raise Closed("reset") from None
+            finally:
+                self.socket.settimeout(self.timeout)
+            if not piece:
+                raise Closed(f"{len(self.buffer)} bytes of a frame were left")
+            self.buffer += piece
+
+    def _take_in(self, end):
+        """Reads one frame and files it: items, pings, or the list of other frames."""
+        frame = self._read_frame(end)
+        if frame[0] == DELIVER:
+            at = time.monotonic()
+            assert frame[1] == 0, f"DELIVER answers nothing: {frame[:3]}"
+            for raw in frame[4]:
+                fields = list(raw[:15])
+                for i in range(6, 14):
+                    if i != 10:
+                        fields[i] = text(fields[i])
+                self.items.append(Item(*fields, sub=frame[2], lease_ms=frame[3], at=at))
+        elif frame[0] == PING:
+            self.pings += 1
+            if self.answer_pings:
+                self.send(PONG, frame[1])
+        else:
+            self.frames.append(frame)
+
+    def wait_frame(self, match, timeout=None):
+        """The first frame (no delivery) for which match(frame) is true; others stay in line."""
+        end = time.monotonic() + (timeout or self.timeout)
+        looked_at = 0
+        while True:
+            while looked_at < len(self.frames):
+                frame = self.frames[looked_at]
+                if match(frame):
+                    del self.frames[looked_at]
+                    return frame
+                looked_at += 1
+            self._take_in(end)
+
+    def expect(self, op, timeout=None):
+        """The next frame of that op."""
+        return self.wait_frame(lambda f: f[0] == op, timeout)
+
+    def answer(self, rid, want=None, timeout=None):
+        """The answer to rid; an ERR that is not wanted raises."""
+        frame = self.wait_frame(lambda f: f[1] == rid, timeout)
+        if want is not None and frame[0] != want:
+            raise ProtocolError(self.as_err(frame) if frame[0] == ERR else frame)
+        return frame
+
+    def request(self, op, *fields, want=None, timeout=None):
+        rid = next(self.rids)
+        self.send(op, rid, *fields)
+        return self.answer(rid, want, timeout)
+
+    @staticmethod
+    def as_err(frame):
+        return Err(frame[2], text(frame[3]), text(frame[4]), frame[5], frame[6])
+
+    def error_of(self, op, *fields):
+        """Sends a request that must be refused, and returns the Err."""
+        frame = self.request(op, *fields)
+        assert frame[0] == ERR, f"op {op} was not refused: {frame}"
+        return self.as_err(frame)
+
+    def wait_closed(self, timeout=None):
+        """Reads until the broker closes; the frames before that stay readable."""
+        end = time.monotonic() + (timeout or self.timeout)
+        try:
+            while True:
+                self._take_in(end)
+        except Closed:
+            return
+
+    # -- what workers do --
+
+    def ping(self):
+        self.request(PING, want=PONG)
+
+    def settle_down(self):
+        """Two round trips: what the broker had to say because of earlier frames has come."""
+        self.ping()
+        self.ping()
+
+    def subscribe(self, name="sub", sub=1, window=16, window_bytes=1 << 20, concurrency=None,
+                  create=None):
+        options = {}
+        if concurrency is not None:
+            options["concurrency"] = concurrency
+        if create is not None:
+            options["create"] = create
+        return self.request(SUBSCRIBE, sub, name, window, window_bytes, options,
+                            want=SUBSCRIBED)[3]
+
+    def take(self, count=1, timeout=None):
+        """The next `count` delivered items."""
+        end = time.monotonic() + (timeout or self.timeout)
+        while len(self.items) < count:
+            self._take_in(end)
+        return [self.items.popleft() for _ in range(count)]
+
+    def take_one(self, timeout=None):
+        return self.take(1, timeout)[0]
+
+    def settle(self, op, items_or_tags, *fields, sub=1):
+        """A confirmed ACK, NACK or EXTEND: Settled, with tags instead of ranges."""
+        tags = [getattr(t, "tag", t) for t in items_or_tags]
+        frame = self.request(op, sub, ranges_of(tags), *fields, True, want=SETTLED)
+        return Settled(frame[2], *(tags_of(frame[i]) for i in (3, 4, 5)))
+
+    def ack(self, items, sub=1):
+        return self.settle(ACK, items, sub=sub)
+
+    def nack(self, items, kind=FAIL, delay_ms=None, error="", sub=1):
+        return self.settle(NACK, items, kind, delay_ms, error, sub=sub)
+
+    def extend(self, items, lease_ms, sub=1):
+        return self.settle(EXTEND, items, lease_ms, sub=sub)
+
+    def publish(self, *events):
+        """events: dicts with type, subject, id, content_type, metadata, time_ms, body. Returns
+        (seqs, indexes of duplicates)."""
+        rows = [[e.get("type", "t"), e.get("subject", ""), e.get("id", ""),
+                 e.get("content_type", ""), e.get("metadata", ""), e.get("time_ms", 0),
+                 e.get("body", b"")] for e in events]
+        frame = self.request(PUBLISH, rows, want=PUBLISHED)
+        return frame[2], frame[3]
