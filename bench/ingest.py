@@ -1,0 +1,314 @@
+#!/usr/bin/env python3
+"""Measures Bellhop beside nginx and Redis on this machine and writes bench/results/.
+
+    bench/ingest.py [--build build] [--seconds 3] [--rounds 3] [--quick] [--note TEXT]
+                    [--out FILE]
+
+Needs a release build, and the peers of `scripts/setup --bench`. Everything is on loopback, in a
+directory of its own, and is ended by its pid. What is compared runs right after each other in every
+round, and the median of the rounds counts: a machine that is slow for a while is slow for all.
+"""
+
+import argparse
+import base64
+import datetime
+import http.client
+import json
+import os
+import platform
+import select
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+SECRET = "whsec_" + base64.b64encode(b"b" * 32).decode()
+CONNECTIONS = (16, 64, 256)
+NGINX = """
+worker_processes 1;
+daemon off;
+pid {dir}/nginx.pid;
+error_log {dir}/nginx.err warn;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {dir}/body; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;
+    uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+    keepalive_requests 100000000;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ default_type application/json; return 200 '{{"seq":1}}'; }}
+    }}
+}}
+"""
+
+
+class Peers:
+    """The servers, each started for one measurement group and ended at the end."""
+
+    def __init__(self, build, directory):
+        self.build, self.directory = build, directory
+        self.running = []
+
+    def start(self, args, **options):
+        process = subprocess.Popen(args, stdin=subprocess.DEVNULL, **options)
+        self.running.append(process)
+        return process
+
+    def end(self):
+        for process in reversed(self.running):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait(20)
+        self.running = []
+
+    def nginx(self):
+        port = free_port()
+        where = self.directory / f"nginx-{port}"
+        where.mkdir()
+        config = where / "nginx.conf"
+        config.write_text(NGINX.format(dir=where, port=port))
+        self.start([program("nginx"), "-p", str(where), "-c", str(config), "-e",
+                    str(where / "start.err")])
+        return wait_port(port)
+
+    def redis(self):
+        port = free_port()
+        where = self.directory / f"redis-{port}"
+        where.mkdir()
+        self.start([program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir",
+                    str(where), "--appendonly", "yes", "--appendfsync", "always", "--save", "",
+                    "--loglevel", "warning"], stdout=subprocess.DEVNULL)
+        return wait_port(port)
+
+    def bellhop(self):
+        """(HTTP port, workers port) of a broker with an empty journal and the source "bench"."""
+        where = self.directory / f"bellhop-{len(self.running)}-{time.monotonic_ns()}"
+        where.mkdir()
+        process = self.start([str(self.build / "bellhopd"), "--http", "127.0.0.1:0", "--workers",
+                              "127.0.0.1:0", "--data", str(where / "data")],
+                             stdout=subprocess.PIPE, stderr=open(where / "log", "wb"))
+        text = b""
+        end = time.monotonic() + 20
+        while b"ready" not in text:
+            ready = select.select([process.stdout], [], [], max(0, end - time.monotonic()))[0]
+            piece = os.read(process.stdout.fileno(), 4096) if ready else b""
+            if not piece:
+                sys.exit(f"ingest: bellhopd did not start: {(where / 'log').read_text()}")
+            text += piece
+        ports = [int(line.rsplit(":", 1)[1]) for line in text.decode().splitlines()[:2]]
+        connection = http.client.HTTPConnection("127.0.0.1", ports[0], timeout=20)
+        connection.request("POST", "/v1/sources", json.dumps({"name": "bench", "secrets": [SECRET]}))
+        assert connection.getresponse().status == 201
+        connection.close()
+        return ports[0], ports[1]
+
+
+def program(name):
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    return path or sys.exit(f"ingest: {name} is not installed: run scripts/setup --bench")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_port(port):
+    end = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return port
+        except OSError:
+            if time.monotonic() > end:
+                sys.exit(f"ingest: nobody listens on port {port}")
+            time.sleep(0.02)
+
+
+def fdatasync_us(directory, count=400):
+    """p50 and p99 of a 4 KiB write and its fdatasync, in microseconds."""
+    fd = os.open(directory / "sync-probe", os.O_RDWR | os.O_CREAT, 0o600)
+    took = []
+    for i in range(count):
+        began = time.monotonic_ns()
+        os.pwrite(fd, b"x" * 4096, i % 64 * 4096)
+        os.fdatasync(fd)
+        took.append((time.monotonic_ns() - began) / 1000)
+    os.close(fd)
+    took.sort()
+    return took[count // 2], took[count * 99 // 100]
+
+
+def run(build, tool, *args):
+    done = subprocess.run([str(build / tool), *map(str, args)], capture_output=True, text=True,
+                          timeout=180)
+    if done.returncode != 0 or done.stderr:
+        print(f"ingest: {tool} {' '.join(map(str, args))}: exit {done.returncode} {done.stderr}",
+              file=sys.stderr)
+    return json.loads(done.stdout)
+
+
+class Figures:
+    def __init__(self):
+        self.rows = {}  # (what, shape) -> list of results
+
+    def add(self, what, shape, result):
+        self.rows.setdefault((what, shape), []).append(result)
+        print(f"{what:28} {shape:14} {result['per_s']:>9,.0f}/s  p50 {result['p50_us']:>7,.0f} us  "
+              f"p99 {result['p99_us']:>8,.0f} us  failed {result['failed']}", flush=True)
+
+    def median(self, what, shape, field="per_s"):
+        return statistics.median(r[field] for r in self.rows[what, shape])
+
+    def ratio(self, a, b, shape):
+        """The median of each round's ratio: both ran within seconds of each other."""
+        pairs = zip(self.rows[a, shape], self.rows[b, shape])
+        return statistics.median(x["per_s"] / y["per_s"] for x, y in pairs)
+
+
+def measure(build, directory, rounds, seconds, count):
+    figures = Figures()
+    peers = Peers(build, directory)
+    try:
+        for _ in range(rounds):
+            nginx, redis, (http_port, workers_port) = peers.nginx(), peers.redis(), peers.bellhop()
+            load = ("--seconds", seconds)
+            for connections in CONNECTIONS:
+                shape = f"{connections} conns"
+                several = ("--connections", connections, *load)
+                figures.add("nginx return 200", shape, run(
+                    build, "bench_load", "http", "--port", nginx, "--secret", SECRET, *several))
+                figures.add("bellhop ingest", shape, run(
+                    build, "bench_load", "http", "--port", http_port, "--secret", SECRET, *several))
+                figures.add("redis XADD always 300 B", shape, run(
+                    build, "bench_load", "redis", "--port", redis, *several))
+            shape = "64 x 16"
+            piped = ("--connections", 64, "--pipeline", 16, *load)
+            figures.add("redis XADD always 300 B", shape, run(
+                build, "bench_load", "redis", "--port", redis, *piped))
+            figures.add("bellhop publish 300 B", shape, run(
+                build, "bench_workers", "publish", "--port", workers_port, *piped))
+            peers.end()
+            # Consuming starts from nothing, so that neither has an older journal to carry.
+            redis, (_, workers_port) = peers.redis(), peers.bellhop()
+            shape = "8 conns x 64"
+            figures.add("redis group read + ack", shape, run_redis_consume(build, redis, count))
+            figures.add("bellhop consume + ack", shape, run(
+                build, "bench_workers", "consume", "--port", workers_port, "--count", count))
+            peers.end()
+            _, workers_port = peers.bellhop()
+            figures.add("bellhop consume + ack confirmed", shape, run(
+                build, "bench_workers", "consume", "--port", workers_port, "--count", count,
+                "--confirm", 1))
+            peers.end()
+    finally:
+        peers.end()
+    return figures
+
+
+def run_redis_consume(build, port, count):
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+        s.sendall(b"XGROUP CREATE bench g 0 MKSTREAM\r\n")
+        assert s.recv(100).startswith(b"+OK")
+    return run(build, "bench_load", "redis-consume", "--port", port, "--connections", 8, "--bytes",
+               1024, "--count", count)
+
+
+def version(*command):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    return (done.stdout + done.stderr).strip().splitlines()[0]
+
+
+def cpu_model():
+    for line in open("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def report(figures, args, sync_before, sync_after, started):
+    out = [f"# Ingest, publish and consume: {started:%Y-%m-%d}", "",
+           f"`bench/ingest.py --rounds {args.rounds} --seconds {args.seconds}`, "
+           f"{started:%H:%M} UTC. Load generator and server on the same machine; medians of "
+           f"{args.rounds} rounds, in brackets the lowest and the highest; a ratio is the median of the "
+           "rounds' ratios.", "", *([args.note, ""] if args.note else []),
+           "| | |", "|---|---|",
+           f"| machine | {os.cpu_count()} x {cpu_model()}, "
+           f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB |",
+           f"| system | {platform.freedesktop_os_release()['PRETTY_NAME']}, Linux {platform.release()} |",
+           f"| 4 KiB write + fdatasync before | p50 {sync_before[0]:.0f} us, p99 {sync_before[1]:.0f} us |",
+           f"| and after | p50 {sync_after[0]:.0f} us, p99 {sync_after[1]:.0f} us |",
+           f"| load average before and at the end | {args.load:.1f}, {os.getloadavg()[0]:.1f} (the run itself "
+           "is about 2) |",
+           f"| peers | {version(program('nginx'), '-v')}; {version(program('redis-server'), '-v').split(' sha')[0]} |",
+           "", "| what | shape | per second | p50 | p99 | failed |", "|---|---|---|---|---|---|"]
+    for (what, shape), rows in figures.rows.items():
+        rates = [r["per_s"] for r in rows]
+        p50, p99 = figures.median(what, shape, "p50_us"), figures.median(what, shape, "p99_us")
+        times = f"{p50:,.0f} us | {p99:,.0f} us" if p99 > 0 else "- | -"
+        out.append(f"| {what} | {shape} | {statistics.median(rates):,.0f} "
+                   f"({min(rates):,.0f} to {max(rates):,.0f}) | {times} | "
+                   f"{sum(r['failed'] for r in rows)} |")
+    out += ["", "| ratio | target | measured | |", "|---|---|---|---|"]
+    ingest, redis = "bellhop ingest", "redis XADD always 300 B"
+    targets = [
+        ("ingest / nginx, 256 conns", 0.70, figures.ratio(ingest, "nginx return 200", "256 conns")),
+        ("ingest / Redis XADD always, 256", 1.2, figures.ratio(ingest, redis, "256 conns")),
+        ("ingest / Redis XADD always, 64", 0.9, figures.ratio(ingest, redis, "64 conns")),
+        ("publish / Redis XADD always, 64 x 16", 1.5,
+         figures.ratio("bellhop publish 300 B", redis, "64 x 16")),
+        ("consume + ack / Redis always, 8 x 64", 2.0,
+         figures.ratio("bellhop consume + ack", "redis group read + ack", "8 conns x 64")),
+    ]
+    for what, target, got in targets:
+        out.append(f"| {what} | >= {target} | {got:.3f} | {'met' if got >= target else '**missed**'} |")
+    out += ["", "What is measured: ingest is a signed 219-byte POST, verified, scanned, deduplicated and "
+            "durable before the 200, one request outstanding per connection, every webhook-id new. nginx "
+            "answers the same bytes with a fixed 200: its figure is also the ceiling of the load "
+            "generator. Redis is XADD with appendfsync always. Publish is one event per frame. "
+            "Consume is the time from the first subscribe to the last delivery with its ack sent, from a "
+            "journal that was filled before. The signatures are made before the clock starts."]
+    return "\n".join(out) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", type=Path, default=REPO / "build")
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--count", type=int, default=200000, help="events to consume")
+    parser.add_argument("--quick", action="store_true", help="one short round, nothing is written")
+    parser.add_argument("--note", help="a sentence for the report, on what else was going on")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.quick:
+        args.seconds, args.rounds, args.count = 1, 1, 50000
+    args.load = os.getloadavg()[0]
+    started = datetime.datetime.now(datetime.timezone.utc)
+    with tempfile.TemporaryDirectory(prefix="bellhop-bench-") as text:
+        directory = Path(text)
+        before = fdatasync_us(directory)
+        print(f"fdatasync: p50 {before[0]:.0f} us, p99 {before[1]:.0f} us")
+        figures = measure(args.build.resolve(), directory, args.rounds, args.seconds, args.count)
+        text = report(figures, args, before, fdatasync_us(directory), started)
+    print("\n" + text)
+    if not args.quick:
+        out = args.out or REPO / "bench" / "results" / f"ingest-{started:%Y-%m-%d}.md"
+        out.write_text(text)
+        print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()
