@@ -15,8 +15,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <openssl/rand.h>
-
 #include "base/log.h"
 #include "broker/admin/admin.h"
 #include "broker/ingest/ingest.h"
@@ -145,9 +143,7 @@ static int open_store(struct broker *b, const struct config *c, char *error, siz
     if (err != 0) return err;
     b->store->on_durable = on_durable;
     b->store->on_durable_ctx = b;
-    struct engine_options engine_options = {0};
-    int random_ok = RAND_bytes((unsigned char *)&engine_options.seed, sizeof engine_options.seed);
-    CHECK(random_ok == 1);
+    struct engine_options engine_options = {.seed = loop_seed()};
     struct engine_time time = {loop_now_ms(b->loop), loop_wall_ms(b->loop)};
     return engine_open(&b->engine, b->store, &engine_options, time, error, size);
 }
@@ -193,6 +189,9 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
     };
     err = admin_open(&b->admin, &admin_options);
     if (err != 0) return err;
+    /* Whoever reads "ready" may signal at once. */
+    loop_set_turn(b->loop, on_turn, b);
+    loop_set_signals(b->loop, on_signal, b);
     printf("bellhopd: http on %s\nbellhopd: workers on %s\nbellhopd: ready\n", http_address,
            workers_address);
     fflush(stdout);
@@ -234,9 +233,6 @@ int broker_run(const struct config *config) {
         fprintf(stderr, "bellhopd: %s\n", error);
         if (b.workers != NULL) workers_end(b.workers);
         loop_stop(b.loop); /* what was opened closes in an empty run */
-    } else {
-        loop_set_turn(b.loop, on_turn, &b);
-        loop_set_signals(b.loop, on_signal, &b);
     }
     loop_run(b.loop);
     if (err == 0) log_info("stopped");

@@ -209,6 +209,12 @@ void loop_close(struct loop **l) {
     *l = NULL;
 }
 
+uint64_t loop_seed(void) {
+    uint64_t seed;
+    CHECK(uv_random(NULL, NULL, &seed, sizeof seed, 0, NULL) == 0);
+    return seed;
+}
+
 uint64_t loop_now_ms(const struct loop *l) {
     return l->now_ms;
 }

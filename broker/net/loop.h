@@ -33,6 +33,8 @@ void loop_stop(struct loop *l);
 /* Frees; *l becomes NULL. Not from inside a callback. */
 void loop_close(struct loop **l);
 
+/* 64 bits from the system's random source, as a seed for jitter. */
+uint64_t loop_seed(void);
 /* Monotonic milliseconds; the same for everything within a turn. */
 uint64_t loop_now_ms(const struct loop *l);
 /* Wall time in milliseconds since 1970, read when the turn began: for stamps, never for timers. */

@@ -30,15 +30,16 @@ static void published(struct session *s, const struct effect *e) {
 
 static void attached(struct session *s, const struct effect *e) {
     struct session_sub *entry = entry_of(s, e->u.attached.attachment);
-    if (entry == NULL) return; /* unsubscribed meanwhile */
-    uint32_t rid = entry->attach_rid;
+    CHECK(entry != NULL && !entry->answered);
     if (e->err != ERR_OK) {
-        session_sub_remove(s, entry);
-        session_error(s, rid, e->err, message_of(e), false);
-        return;
+        session_error(s, entry->attach_rid, e->err, message_of(e), false);
+    } else {
+        frame_encode_subscribed(session_out(s), entry->attach_rid, entry->sub,
+                                e->u.attached.lease_ms, e->u.attached.backlog,
+                                e->u.attached.created);
     }
-    frame_encode_subscribed(session_out(s), rid, entry->sub, e->u.attached.lease_ms,
-                            e->u.attached.backlog, e->u.attached.created);
+    entry->answered = true;
+    if (e->err != ERR_OK || entry->gone) session_sub_remove(s, entry);
 }
 
 /* Puts the event into the DELIVER frame that is being filled, or begins one. */

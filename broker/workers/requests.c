@@ -161,7 +161,8 @@ static void unsubscribe(struct session *s, const struct frame *f, struct session
     c.u.detach.attachment = entry->attachment;
     c.u.detach.how = DETACH_RELEASE;
     workers_step(s->room, &c);
-    session_sub_remove(s, entry);
+    if (entry->answered) session_sub_remove(s, entry);
+    else entry->gone = true;
     frame_encode_ok(session_out(s), f->rid, 0);
 }
 

@@ -76,7 +76,7 @@ void session_hold(struct session *s, bool hold) {
 
 struct session_sub *session_sub_find(struct session *s, uint32_t sub) {
     for (size_t i = 0; i < s->subs_count; i++) {
-        if (s->subs[i].sub == sub) return &s->subs[i];
+        if (s->subs[i].sub == sub && !s->subs[i].gone) return &s->subs[i];
     }
     return NULL;
 }

@@ -4,8 +4,8 @@
  *
  * Owned by the room, found by its id (the handle in routes), freed when its stream has closed. A
  * sub is the client's number for an attachment; the entry is there from SUBSCRIBE on and goes when
- * it is refused, unsubscribed or ended: an effect for an attachment that has no entry is late and
- * means nothing. Frames are collected in `out` and go to the stream once per turn. */
+ * it is refused, ended, or unsubscribed and answered: an effect for an attachment that has no entry
+ * is late and means nothing. Frames are collected in `out` and go to the stream once per turn. */
 #ifndef WORKERS_SESSION_H
 #define WORKERS_SESSION_H
 
@@ -18,8 +18,10 @@ enum session_state { SESSION_GREETING, SESSION_HELLO, SESSION_OPEN, SESSION_CLOS
 
 struct session_sub {
     uint32_t sub;
-    uint32_t attach_rid; /* of the SUBSCRIBE that waits for its answer */
+    uint32_t attach_rid; /* of the SUBSCRIBE */
     uint64_t attachment;
+    bool answered; /* SUBSCRIBED was sent */
+    bool gone;     /* unsubscribed before that: kept for the answer only */
 };
 
 struct session {

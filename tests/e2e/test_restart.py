@@ -30,6 +30,13 @@ def test_signals_stop_cleanly(broker, signum):
     assert len(broker.events()) == 1
 
 
+def test_a_signal_right_after_ready(broker):
+    """Whoever reads "ready" may send a signal at once."""
+    for _ in range(20):
+        broker.stop()
+        broker.start()
+
+
 def test_stop_with_open_connections(broker, connect):
     broker.add_subscription()
     clients = [connect(broker) for _ in range(10)]

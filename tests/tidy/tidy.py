@@ -34,8 +34,8 @@ MAY_INCLUDE = {
 LIBRARY = [
     (re.compile(r"uv\.h$|uv/"), ("broker/net/", "clients/", "tests/", "bench/")),
     (re.compile(r"openssl/ssl\.h$"), ("broker/net/", "clients/c/", "tests/")),
-    (re.compile(r"openssl/"), ("broker/net/", "broker/ingest/", "broker/workers/", "clients/",
-                               "tests/", "bench/")),
+    (re.compile(r"openssl/"), ("broker/net/", "broker/ingest/", "broker/workers/",
+                               "broker/broker.c", "clients/", "tests/", "bench/")),
     (re.compile(r"lmdb\.h$"), ("storage/lmdb", "tests/")),
     (re.compile(r"msgpack(\.h$|/)"), ("proto/frame", "tests/")),
     (re.compile(r"llhttp\.h$"), ("broker/http/",)),

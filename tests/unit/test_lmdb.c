@@ -44,9 +44,9 @@ static int run(struct fixture *f, const char *command) {
 
 static int setup(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
-    snprintf(f->directory, sizeof f->directory, "/tmp/bellhop-test-XXXXXX");
-    if (mkdtemp(f->directory) == NULL) return -1;
-    strcat(f->directory, "/data");
+    char top[] = "/tmp/bellhop-test-XXXXXX";
+    if (mkdtemp(top) == NULL) return -1;
+    snprintf(f->directory, sizeof f->directory, "%s/data", top);
     f->options = (struct lmdb_options){f->directory, 64 * MIB, 4 * MIB};
     batch_init(&f->batch);
     *state = f;
