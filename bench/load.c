@@ -19,9 +19,10 @@
 #include "bench/bench.h"
 
 #define SIGNATURE_CHARS 44
-#define ID_CHARS        24     /* 16 digits of the run, 8 of the request */
-#define REQUESTS_PER_S  220000 /* signatures made per second of the run: more than any server took \
-                                */
+#define ID_CHARS        24 /* 16 digits of the run, 8 of the request */
+#define REQUESTS_PER_S                                                                             \
+    220000 /* signatures made per second of the run: more than any server took                     \
+            */
 #define WARM_UP_NS 300000000ull
 
 /* 220 bytes, in the form of the Gemini API's batch.succeeded. */

@@ -24,12 +24,11 @@
 #include "clients/cli/output.h"
 #include "clients/cli/value.h"
 #include "clients/cli/work_child.h"
+#include "proto/limits.h"
 
 #define REJECT_STATUS   65
 #define CONCURRENCY_MAX 1024
-#define WINDOW_MAX      16384
 #define EVENT_VARIABLES 7
-#define ERROR_BYTES     2048 /* of a nack: the protocol's limit */
 
 extern char **environ;
 
@@ -198,7 +197,7 @@ static char *describe(const struct child_exit *end) {
                                   : text_printf("exit status %lld%s%s", (long long)end->status,
                                                 colon, end->last_line);
     text_clean(text);
-    text_cut(text, ERROR_BYTES / 4); /* a character has at most 4 bytes */
+    text_cut(text, LIMIT_ERROR_BYTES / 4); /* a character has at most 4 bytes */
     return text;
 }
 
@@ -252,7 +251,7 @@ static void begin_job(struct work *w, struct bellhop_event *event) {
     }
     char *text = text_printf("cannot start %s: %s", w->program[0], uv_strerror(error));
     text_clean(text);
-    text_cut(text, ERROR_BYTES / 4);
+    text_cut(text, LIMIT_ERROR_BYTES / 4);
     cli_complain("%s", text);
     bellhop_nack(event, BELLHOP_DELAY_POLICY, text);
     print_verdict(job, "nack", text);
@@ -412,7 +411,7 @@ int cmd_work(struct cli *cli, const struct args *args) {
         error = value_u64("--count", count, 1, UINT64_MAX - 1, &w->count);
     }
     if (error == 0 && window_text != NULL) {
-        error = value_u64("--window", window_text, 1, WINDOW_MAX, &window);
+        error = value_u64("--window", window_text, 1, LIMIT_WINDOW_EVENTS, &window);
     }
     if (error == 0) error = find_workers(cli, &url);
     if (error != 0) goto out;

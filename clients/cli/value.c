@@ -4,7 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-#define NAME_BYTES 64 /* of a source or subscription */
+#include "proto/limits.h"
 
 int value_u64(const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *out) {
     uint64_t value;
@@ -108,7 +108,7 @@ int value_backoff(const char *option, const char *text, uint64_t *min_ms, uint64
 int value_name(const char *what, const char *text) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     size_t len = strlen(text);
-    if (len >= 1 && len <= NAME_BYTES && strchr(letters, text[0]) != NULL) {
+    if (len >= 1 && len <= LIMIT_NAME_BYTES && strchr(letters, text[0]) != NULL) {
         size_t run = 0;
         while (text[run] != '\0' &&
                (strchr(letters, text[run]) != NULL || strchr("._-", text[run]) != NULL)) {
