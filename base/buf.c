@@ -59,6 +59,16 @@ bool buf_append_byte(struct buf *b, uint8_t byte) {
     return buf_append(b, &byte, 1);
 }
 
+bool buf_append_u64(struct buf *b, uint64_t n) {
+    char digits[20]; /* of 2^64 - 1 */
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + n % 10);
+        n /= 10;
+    } while (n > 0);
+    return buf_append(b, digits + at, sizeof digits - at);
+}
+
 bool buf_printf(struct buf *b, const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);

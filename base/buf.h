@@ -31,6 +31,8 @@ bool buf_append(struct buf *b, const void *data, size_t len);
 bool buf_append_slice(struct buf *b, struct slice s);
 bool buf_append_str(struct buf *b, const char *text);
 bool buf_append_byte(struct buf *b, uint8_t byte);
+/* Appends the decimal digits of n. */
+bool buf_append_u64(struct buf *b, uint64_t n);
 bool buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* Room for `len` more bytes at the end, to be filled by the caller and then counted by adding to

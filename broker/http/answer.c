@@ -54,16 +54,6 @@ static const char *date_now(struct http_server *s) {
     return s->date;
 }
 
-static void append_number(struct buf *b, size_t n) {
-    char digits[20];
-    size_t at = sizeof digits;
-    do {
-        digits[--at] = (char)('0' + n % 10);
-        n /= 10;
-    } while (n > 0);
-    buf_append(b, digits + at, sizeof digits - at);
-}
-
 void answer_write(struct conn *c, int status, const char *content_type, const char *extra,
                   struct slice body, bool last) {
     struct buf *head = &c->server->scratch;
@@ -78,7 +68,7 @@ void answer_write(struct conn *c, int status, const char *content_type, const ch
         buf_append_str(head, "\r\nContent-Type: ");
         buf_append_str(head, content_type == NULL ? "application/json" : content_type);
         buf_append_str(head, "\r\nContent-Length: ");
-        append_number(head, body.len);
+        buf_append_u64(head, body.len);
     }
     if (last) buf_append_str(head, "\r\nConnection: close\r\n");
     else if (c->http_1_0) buf_append_str(head, "\r\nConnection: keep-alive\r\n");

@@ -93,7 +93,9 @@ static bool look_at_head(struct conn *c, bool body_arrives) {
     const struct http_server_options *o = &c->server->options;
     struct http_parser *p = &c->exchange->parser;
     const char *message = "refused";
-    snprintf(c->exchange->peer, sizeof c->exchange->peer, "%s", stream_peer(c->stream));
+    bool fits = slice_to_cstr(slice_str(stream_peer(c->stream)), c->exchange->peer,
+                              sizeof c->exchange->peer);
+    CHECK(fits);
     p->request.peer = c->exchange->peer;
     p->request.handle = 0;
     c->keep_alive = p->keep_alive;

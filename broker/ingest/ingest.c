@@ -36,12 +36,14 @@ struct ingest {
     uint32_t log_lines;  /* written in that second */
     uint64_t log_silent; /* refusals not logged since the last line */
     char head_message[MESSAGE_SIZE];
+    struct buf answer; /* scratch */
 };
 
 int ingest_open(struct ingest **out, const struct ingest_options *options, char *error,
                 size_t error_size) {
     struct ingest *i = mem_zalloc(sizeof *i);
     i->options = *options;
+    buf_init(&i->answer, MESSAGE_SIZE);
     i->sources = sources_new();
     i->hmac = hmac_new();
     *out = NULL;
@@ -63,6 +65,7 @@ void ingest_close(struct ingest **i) {
     if (*i == NULL) return;
     hmac_free(&(*i)->hmac);
     sources_free(&(*i)->sources);
+    buf_free(&(*i)->answer);
     free(*i);
     *i = NULL;
 }
@@ -212,9 +215,9 @@ void ingest_on_effect(struct ingest *i, const struct effect *effect) {
     if (source != NULL && result->duplicate) source->duplicates_total++;
     else if (source != NULL) source->accepted_total++;
 
-    char body[64];
-    int len = snprintf(body, sizeof body, "{\"seq\":%" PRIu64 "%s}\n", result->seq,
-                       result->duplicate ? ",\"duplicate\":true" : "");
-    CHECK(len > 0 && (size_t)len < sizeof body);
-    http_respond(http, effect->route.handle, 200, NULL, NULL, slice_of(body, (size_t)len));
+    buf_clear(&i->answer);
+    buf_append_str(&i->answer, "{\"seq\":");
+    buf_append_u64(&i->answer, result->seq);
+    buf_append_str(&i->answer, result->duplicate ? ",\"duplicate\":true}\n" : "}\n");
+    http_respond(http, effect->route.handle, 200, NULL, NULL, buf_slice(&i->answer));
 }
