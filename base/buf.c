@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/utf8.h"
+
 #define BUF_FIRST_BYTES 256
 
 void buf_init(struct buf *b, size_t max) {
@@ -89,26 +91,6 @@ void buf_consume(struct buf *b, size_t n) {
     if (n == 0) return;
     b->len -= n;
     if (b->len > 0) memmove(b->data, b->data + n, b->len);
-}
-
-/* Length of the well-formed UTF-8 sequence at s[0..len), or 0 (Unicode 15, table 3-7). */
-static size_t utf8_sequence(const uint8_t *s, size_t len) {
-    uint8_t c = s[0], low = 0x80, high = 0xBF;
-    size_t need;
-    if (c < 0x80) return 1;
-    if (c >= 0xC2 && c <= 0xDF) need = 2;
-    else if (c >= 0xE0 && c <= 0xEF) need = 3;
-    else if (c >= 0xF0 && c <= 0xF4) need = 4;
-    else return 0;
-    if (c == 0xE0) low = 0xA0;
-    if (c == 0xED) high = 0x9F;
-    if (c == 0xF0) low = 0x90;
-    if (c == 0xF4) high = 0x8F;
-    if (len < need || s[1] < low || s[1] > high) return 0;
-    for (size_t i = 2; i < need; i++) {
-        if (s[i] < 0x80 || s[i] > 0xBF) return 0;
-    }
-    return need;
 }
 
 bool buf_append_json_string(struct buf *b, struct slice text) {

@@ -131,6 +131,7 @@ struct engine {
 
 /* ---- turn.c ---- */
 struct engine_turn *turn_open(struct engine *e); /* the open turn, begun if need be */
+void turn_free(struct engine_turn *t);           /* harmless on NULL */
 struct effect *turn_effect(struct engine *e, enum effect_kind kind, struct route route);
 struct arena *turn_arena(struct engine *e);
 struct batch *turn_batch(struct engine *e);
