@@ -190,11 +190,12 @@ static enum config_result check(const struct config *c) {
         return CONFIG_BAD;
     }
     if (c->max_body_bytes < 1024 || c->max_body_bytes > LIMIT_BODY_BYTES_HIGHEST) {
-        fprintf(stderr, "bellhopd: max_body: must be 1024 to %d bytes\n", LIMIT_BODY_BYTES_HIGHEST);
+        fprintf(stderr, "bellhopd: --max-body (max_body): must be 1024 to %d bytes\n",
+                LIMIT_BODY_BYTES_HIGHEST);
         return CONFIG_BAD;
     }
     if (c->max_store_bytes < 2 * LMDB_HEADROOM_BYTES_DEFAULT) {
-        fprintf(stderr, "bellhopd: max_store: must be at least %llu bytes\n",
+        fprintf(stderr, "bellhopd: --max-store (max_store): must be at least %llu bytes\n",
                 2 * LMDB_HEADROOM_BYTES_DEFAULT);
         return CONFIG_BAD;
     }

@@ -193,6 +193,14 @@ static void publish(struct session *s, const struct frame *f) {
 }
 
 static void replay(struct session *s, const struct frame *f) {
+    bool by_seq = f->u.replay.from_seq != 0 || f->u.replay.to_seq != 0;
+    bool by_time = f->u.replay.from_time_ms != 0 || f->u.replay.to_time_ms != 0;
+    if (by_seq == by_time || (f->u.replay.from_seq == 0 && f->u.replay.from_time_ms == 0)) {
+        session_error(s, f->rid, ERR_INVALID_REQUEST,
+                      "REPLAY needs from_seq or from_time_ms, and seqs and times do not mix",
+                      false);
+        return;
+    }
     struct command c = {.kind = COMMAND_REPLAY_CREATE, .route = route_of(s, f->rid)};
     c.u.replay.name = f->u.replay.name;
     c.u.replay.from_seq = f->u.replay.from_seq;
@@ -203,12 +211,17 @@ static void replay(struct session *s, const struct frame *f) {
 }
 
 void session_detach_all(struct session *s, enum detach_kind how) {
-    while (s->subs_count > 0) {
+    size_t kept = 0;
+    for (size_t i = 0; i < s->subs_count; i++) {
         struct command c = {.kind = COMMAND_DETACH};
-        c.u.detach.attachment = s->subs[--s->subs_count].attachment;
+        c.u.detach.attachment = s->subs[i].attachment;
         c.u.detach.how = how;
         workers_step(s->room, &c);
+        if (s->subs[i].answered) continue;
+        s->subs[i].gone = true; /* its SUBSCRIBED is on its way in this turn */
+        s->subs[kept++] = s->subs[i];
     }
+    s->subs_count = kept;
 }
 
 void session_request(struct session *s, const struct frame *f) {
@@ -249,9 +262,7 @@ void session_request(struct session *s, const struct frame *f) {
         break;
     case FRAME_CLOSE:
         session_detach_all(s, DETACH_RELEASE);
-        session_flush(s);
-        s->state = SESSION_CLOSING;
-        stream_close_after_write(s->stream, "goodbye");
+        session_goodbye(s, "goodbye");
         break;
     default:
         session_error(s, f->rid, ERR_UNSUPPORTED_OP, "this broker does not know that op", false);

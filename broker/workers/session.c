@@ -15,10 +15,15 @@
 
 #define SMALL_BUF_BYTES 4096 /* an idle session keeps no larger buffer */
 
-static void session_close(struct session *s, const char *why) {
+void session_close(struct session *s, const char *why) {
     session_flush(s);
     s->state = SESSION_CLOSING;
     stream_close_after_write(s->stream, why);
+}
+
+void session_goodbye(struct session *s, const char *why) {
+    if (s->goodbye == NULL) s->goodbye = why;
+    session_touch(s);
 }
 
 static void drop_if_large(struct buf *b) {
@@ -115,7 +120,7 @@ static size_t take_frames(struct session *s, struct slice in) {
         s->state = SESSION_HELLO;
         used = FRAME_GREETING_BYTES;
     }
-    while (s->state != SESSION_CLOSING) {
+    while (s->state != SESSION_CLOSING && s->goodbye == NULL) {
         size_t max = s->state == SESSION_OPEN ? s->room->options.frame_max_bytes
                                               : LIMIT_FRAME_BYTES_BEFORE_AUTH;
         size_t len;
@@ -149,7 +154,7 @@ static void on_data(void *ctx, struct slice bytes) {
 
 static void on_eof(void *ctx) {
     struct session *s = ctx;
-    session_close(s, "closed by the worker");
+    session_goodbye(s, "closed by the worker");
 }
 
 static void on_drain(void *ctx) {

@@ -40,9 +40,10 @@ struct session {
     struct session_sub subs[LIMIT_SUBSCRIPTIONS_PER_SESSION];
     size_t subs_count;
     uint64_t opened_ms, heard_ms, sent_ms, heartbeat_ms;
-    bool held;         /* its socket does not drain: nothing is handed out */
-    bool draining;     /* it asked for DRAIN, or the broker stops */
-    bool drain_answer; /* DRAINED is owed */
+    bool held;           /* its socket does not drain: nothing is handed out */
+    bool draining;       /* it asked for DRAIN, or the broker stops */
+    bool drain_answer;   /* DRAINED is owed */
+    const char *goodbye; /* close when this turn's answers are out, for this reason; or NULL */
     uint32_t drain_rid;
 };
 
@@ -71,6 +72,10 @@ void session_error(struct session *s, uint32_t rid, enum err err, const char *me
 void session_end_deliver(struct session *s);
 /* Where a frame is encoded: out, with no DELIVER open. */
 struct buf *session_out(struct session *s);
+/* Ends it in order: what was asked for in this turn is still answered. No frame is read after. */
+void session_goodbye(struct session *s, const char *why);
+/* Closes now, with what is in `out`. */
+void session_close(struct session *s, const char *why);
 /* Gives the frames to the stream. */
 void session_flush(struct session *s);
 /* Lets nothing be handed out, or again. */
@@ -82,7 +87,7 @@ void workers_step(struct workers *w, const struct command *c);
 
 /* requests.c: works on one decoded frame of an open session. */
 void session_request(struct session *s, const struct frame *f);
-/* requests.c: detaches everything; the session's table is empty afterwards. */
+/* requests.c: detaches everything. */
 void session_detach_all(struct session *s, enum detach_kind how);
 /* effects.c */
 void session_effect(struct session *s, const struct effect *effect);

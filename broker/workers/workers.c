@@ -74,9 +74,7 @@ void workers_end(struct workers *w) {
     LIST_FOR(n, next, &w->sessions) {
         struct session *s = CONTAINER_OF(n, struct session, in_room);
         session_detach_all(s, DETACH_RELEASE);
-        session_flush(s);
-        s->state = SESSION_CLOSING;
-        stream_close_after_write(s->stream, "the broker is stopping");
+        session_close(s, "the broker is stopping");
     }
 }
 
@@ -121,7 +119,8 @@ void workers_on_turn(struct workers *w) {
         struct session *s = CONTAINER_OF(n, struct session, in_touched);
         list_unlink(n);
         if (s->state == SESSION_OPEN) answer_drain(s);
-        session_flush(s);
+        if (s->state != SESSION_CLOSING && s->goodbye != NULL) session_close(s, s->goodbye);
+        else session_flush(s);
     }
 }
 

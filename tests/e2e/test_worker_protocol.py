@@ -1,5 +1,6 @@
 """The worker protocol as docs/protocol.md says: handshake, flow control, settling, publishing."""
 
+import socket
 import time
 
 import bhp
@@ -536,3 +537,31 @@ def test_closed_connections_are_noticed(broker):
         with pytest.raises(Closed):
             client.expect(bhp.OK)
     wait_for(lambda: broker.ok("GET", "/v1/status")["connections"]["workers"] == 0)
+
+
+@pytest.mark.parametrize("last", ["close", "half-close"])
+def test_what_was_asked_before_the_end_is_answered(broker, connect, last):
+    """A publisher that says goodbye in the same breath still learns what became of its events."""
+    client = connect(broker)
+    event = ["a.b", "", "", "", "", 0, b"body"]
+    burst = [bhp.encode(bhp.PUBLISH, 901, [event, event]),
+             bhp.encode(bhp.SUBSCRIBE, 902, 5, "made", 10, 1000, {"create": {}})]
+    if last == "close":
+        burst.append(bhp.encode(bhp.CLOSE, 0))
+    client.send_bytes(b"".join(burst))
+    if last == "half-close":
+        client.socket.shutdown(socket.SHUT_WR)
+    with pytest.raises(Closed):
+        client.expect(bhp.GOAWAY)
+    answered = {f[1]: f[0] for f in client.frames}
+    assert answered == {901: bhp.PUBLISHED, 902: bhp.SUBSCRIBED}
+    assert broker.ok("GET", "/v1/status")["journal"]["last_seq"] == 2
+
+
+def test_replay_needs_a_beginning(broker, connect):
+    broker.add_subscription()
+    broker.publish("a.b")
+    client = connect(broker)
+    for bad in ({}, {"to_seq": 1}, {"from_seq": 1, "from_time_ms": 1}):
+        assert client.error_of(bhp.REPLAY, "sub", bad).number == 401
+    client.ping()
