@@ -21,7 +21,7 @@ void attachment_refresh(struct engine *e, struct attachment *a) {
 
 bool lease_started(const struct lease *l) {
     const struct attachment *a = l->attachment;
-    if (a->concurrency == 0) return true;
+    if (a->concurrency == 0 || a->unsettled_count <= a->concurrency) return true;
     const struct list *n = a->leases.next;
     for (uint32_t i = 0; i < a->concurrency && n != &a->leases; i++, n = n->next) {
         if (n == &l->in_attachment) return true;

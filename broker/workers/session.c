@@ -13,7 +13,7 @@
 
 #include "base/log.h"
 
-#define SMALL_BUF_BYTES 4096 /* an idle session keeps no larger buffer */
+#define SMALL_BUF_BYTES 1024 /* an idle session keeps no larger buffer */
 
 void session_close(struct session *s, const char *why) {
     session_flush(s);

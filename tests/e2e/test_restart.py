@@ -254,3 +254,16 @@ def test_a_port_in_use(broker, tmp_path):
 
 def test_data_directory_is_private(broker):
     assert broker.data.stat().st_mode & 0o077 == 0
+
+
+def test_config_file(brokers, tmp_path):
+    """What the file says holds, a flag wins over it, and a key that does not exist is named."""
+    broker = brokers(config="max_body: 2048\nlog: debug\ndata: /nonexistent/never\n")
+    assert broker.api("POST", "/v1/events", {"type": "t", "data": "x" * 3000})[0] == 413
+    assert broker.publish() == 1
+    assert (broker.data / "store").is_dir()
+    (tmp_path / "typo.yaml").write_text("max_bdoy: 2048\n")
+    done = subprocess.run([str(BUILD / "bellhopd"), "--config", str(tmp_path / "typo.yaml"),
+                           "--data", str(tmp_path / "d")], capture_output=True, text=True,
+                          timeout=DEADLINE_S, env=broker_env())
+    assert done.returncode == 2 and "max_bdoy" in done.stderr and "typo.yaml" in done.stderr
