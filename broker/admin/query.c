@@ -7,8 +7,6 @@
 
 #define SHOWN_BYTES 64
 
-const char *const query_page_only[] = {"page_size", "page_token", NULL};
-
 bool query_known(const struct http_request *r, const char *const *known, struct refusal *f) {
     struct slice unknown = http_query_unknown(r, known);
     if (unknown.len == 0) return true;
@@ -91,4 +89,11 @@ void put_token(struct buf *b, char letter, const char *place) {
     int len = snprintf(token, sizeof token, "%c1-%s", letter, place);
     CHECK(len > 0 && (size_t)len < sizeof token);
     put_text(b, "next_page_token", slice_str(token));
+}
+
+bool query_list_page(const struct http_request *r, char letter, struct list_page *out,
+                     struct refusal *f) {
+    static const char *const known[] = {"page_size", "page_token", NULL};
+    return query_known(r, known, f) && query_page_size(r, &out->size, f) &&
+           query_token(r, letter, out->after, &out->has_after, f);
 }

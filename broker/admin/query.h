@@ -32,7 +32,13 @@ bool refuse_token(struct refusal *f);
 /* Appends next_page_token for a place of the list. */
 void put_token(struct buf *b, char letter, const char *place);
 
-/* Parameters of a list that has pages and nothing else. */
-extern const char *const query_page_only[];
+/* What a list that has pages and no other parameter is asked for. */
+struct list_page {
+    size_t size;
+    char after[TOKEN_SIZE]; /* the place after which it goes on; empty: from the start */
+    bool has_after;
+};
+bool query_list_page(const struct http_request *r, char letter, struct list_page *out,
+                     struct refusal *f);
 
 #endif

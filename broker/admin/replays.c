@@ -101,14 +101,12 @@ void replays_show(struct admin *a, const struct http_request *r, struct slice la
 void replays_list(struct admin *a, const struct http_request *r, struct slice last) {
     (void)last;
     struct refusal f;
-    size_t page_size;
-    char token[TOKEN_SIZE];
-    bool has_token;
+    struct list_page page;
     uint64_t after = 0;
-    bool ok = query_known(r, query_page_only, &f) && query_page_size(r, &page_size, &f) &&
-              query_token(r, TOKEN_LETTER, token, &has_token, &f) &&
-              (!has_token || (slice_to_u64(slice_str(token), &after) && after <= UINT32_MAX) ||
-               refuse_token(&f));
+    bool ok =
+        query_list_page(r, TOKEN_LETTER, &page, &f) &&
+        (!page.has_after || (slice_to_u64(slice_str(page.after), &after) && after <= UINT32_MAX) ||
+         refuse_token(&f));
     if (!ok) {
         answer_refusal(a, r->handle, &f);
         return;
@@ -118,7 +116,7 @@ void replays_list(struct admin *a, const struct http_request *r, struct slice la
     buf_append_byte(b, '[');
     struct replay_info info;
     bool more = engine_replay_next(a->options.engine, (uint32_t)after, &info);
-    for (size_t i = 0; more && i < page_size; i++) {
+    for (size_t i = 0; more && i < page.size; i++) {
         put_comma(b);
         buf_append_byte(b, '{');
         put_replay(b, &info);
@@ -128,8 +126,8 @@ void replays_list(struct admin *a, const struct http_request *r, struct slice la
     }
     buf_append_byte(b, ']');
     if (more) {
-        snprintf(token, sizeof token, "%" PRIu64, after);
-        put_token(b, TOKEN_LETTER, token);
+        snprintf(page.after, sizeof page.after, "%" PRIu64, after);
+        put_token(b, TOKEN_LETTER, page.after);
     }
     answer_send(a, r->handle, 200);
 }

@@ -192,11 +192,8 @@ void sources_delete(struct admin *a, const struct http_request *r, struct slice 
 void sources_list(struct admin *a, const struct http_request *r, struct slice last) {
     (void)last;
     struct refusal f;
-    size_t page_size;
-    char after[TOKEN_SIZE];
-    bool has_token;
-    if (!query_known(r, query_page_only, &f) || !query_page_size(r, &page_size, &f) ||
-        !query_token(r, TOKEN_LETTER, after, &has_token, &f)) {
+    struct list_page page;
+    if (!query_list_page(r, TOKEN_LETTER, &page, &f)) {
         answer_refusal(a, r->handle, &f);
         return;
     }
@@ -204,8 +201,8 @@ void sources_list(struct admin *a, const struct http_request *r, struct slice la
     struct buf *b = answer_begin(a);
     put_key(b, "sources");
     buf_append_byte(b, '[');
-    const struct source *s = sources_next(sources, slice_str(after)), *shown = NULL;
-    for (size_t i = 0; s != NULL && i < page_size; i++) {
+    const struct source *s = sources_next(sources, slice_str(page.after)), *shown = NULL;
+    for (size_t i = 0; s != NULL && i < page.size; i++) {
         put_comma(b);
         buf_append_byte(b, '{');
         put_source(b, s);

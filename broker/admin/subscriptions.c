@@ -212,11 +212,8 @@ void subscriptions_delete(struct admin *a, const struct http_request *r, struct 
 void subscriptions_list(struct admin *a, const struct http_request *r, struct slice last) {
     (void)last;
     struct refusal f;
-    size_t page_size;
-    char after[TOKEN_SIZE];
-    bool has_token;
-    if (!query_known(r, query_page_only, &f) || !query_page_size(r, &page_size, &f) ||
-        !query_token(r, TOKEN_LETTER, after, &has_token, &f)) {
+    struct list_page page;
+    if (!query_list_page(r, TOKEN_LETTER, &page, &f)) {
         answer_refusal(a, r->handle, &f);
         return;
     }
@@ -225,8 +222,8 @@ void subscriptions_list(struct admin *a, const struct http_request *r, struct sl
     buf_append_byte(b, '[');
     struct subscription_info info;
     char shown[LIMIT_NAME_BYTES + 1] = "";
-    bool more = engine_subscription_next(a->options.engine, slice_str(after), &info);
-    for (size_t i = 0; more && i < page_size; i++) {
+    bool more = engine_subscription_next(a->options.engine, slice_str(page.after), &info);
+    for (size_t i = 0; more && i < page.size; i++) {
         put_comma(b);
         buf_append_byte(b, '{');
         put_subscription(b, &info);
