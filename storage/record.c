@@ -4,6 +4,7 @@
 #include "storage/record_bytes.h"
 
 #define U64_VERSION          1
+#define CONFIG_VERSION       1
 #define IDS_VERSION          1
 #define SUBSCRIPTION_VERSION 1
 #define POSITION_VERSION     1
@@ -80,6 +81,21 @@ bool record_u64_decode(struct slice value, uint64_t *out) {
     if (!record_done(&r)) return false;
     *out = n;
     return true;
+}
+
+/* What a room keeps. */
+
+struct slice record_config_encode(struct arena *a, struct slice bytes) {
+    struct writer w = record_start(a, CONFIG_VERSION, 4 + bytes.len);
+    write_u32(&w, bytes.len);
+    write_slice(&w, bytes);
+    return record_seal(&w);
+}
+
+bool record_config_decode(struct slice value, struct slice *bytes) {
+    struct reader r = record_open(value, CONFIG_VERSION);
+    *bytes = read_slice(&r, read_u32(&r));
+    return record_done(&r);
 }
 
 /* Fingerprints of ids. */

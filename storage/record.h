@@ -43,6 +43,10 @@ bool record_event_decode(uint64_t seq, struct slice value, struct event *out);
 struct slice record_u64_encode(struct arena *a, uint64_t n);
 bool record_u64_decode(struct slice value, uint64_t *out);
 
+/* STORE_CONFIG: the bytes that a room keeps, as they are. */
+struct slice record_config_encode(struct arena *a, struct slice bytes);
+bool record_config_decode(struct slice value, struct slice *bytes);
+
 /* STORE_IDS: the fingerprints of the ids of `count` events with consecutive seqs; 0: no id. */
 struct record_ids {
     uint64_t received_at_ms;

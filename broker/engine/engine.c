@@ -77,7 +77,8 @@ void engine_step(struct engine *e, struct engine_time time, const struct command
     case COMMAND_SUBSCRIPTION_DELETE: subscription_delete(e, c); break;
     case COMMAND_REPLAY_CREATE: replay_create(e, c); break;
     case COMMAND_CONFIG_PUT:
-        batch_put(turn_batch(e), STORE_CONFIG, c->u.config.key, c->u.config.value);
+        batch_put(turn_batch(e), STORE_CONFIG, c->u.config.key,
+                  record_config_encode(turn_arena(e), c->u.config.value));
         turn_effect(e, EFFECT_DONE, c->route)->u.done.created = true;
         break;
     case COMMAND_CONFIG_DELETE:

@@ -166,8 +166,10 @@ void engine_config_scan(struct engine *e, struct slice prefix, engine_config_fn 
     struct store_iter it;
     store_seek(e->store, STORE_CONFIG, prefix, &it);
     for (; it.valid && it.key.len >= prefix.len; store_next(e->store, &it)) {
+        struct slice bytes;
         if (!slice_eq(slice_of(it.key.data, prefix.len), prefix)) break;
-        fn(ctx, it.key, it.value);
+        if (!record_config_decode(it.value, &bytes)) store_damaged("a configuration entry", 0);
+        fn(ctx, it.key, bytes);
     }
     store_iter_end(e->store, &it);
 }

@@ -7,7 +7,7 @@
 #include "base/crc32c.h"
 #include "storage/record.h"
 
-#define DECODERS  8
+#define DECODERS  9
 #define FIX_CRC   0x80
 #define CRC_BYTES 4
 
@@ -58,6 +58,7 @@ static void decode(struct arena *a, unsigned which, struct slice value) {
     struct record_dead dead;
     struct record_retry retry;
     struct record_replay replay;
+    struct slice bytes;
     uint64_t n;
     switch (which) {
     case 0:
@@ -83,6 +84,11 @@ static void decode(struct arena *a, unsigned which, struct slice value) {
         break;
     case 7:
         if (record_u64_decode(value, &n)) CHECK(slice_eq(record_u64_encode(a, n), value));
+        break;
+    case 8:
+        if (record_config_decode(value, &bytes)) {
+            CHECK(slice_eq(record_config_encode(a, bytes), value));
+        }
         break;
     }
 }

@@ -55,6 +55,15 @@ static bool decode_u64(struct arena *a, struct slice value) {
     return record_u64_decode(value, &n);
 }
 
+static struct slice example_config(struct arena *a) {
+    return record_config_encode(a, slice_str("{\"name\":\"gemini\"}"));
+}
+static bool decode_config(struct arena *a, struct slice value) {
+    struct slice bytes;
+    (void)a;
+    return record_config_decode(value, &bytes);
+}
+
 static const uint64_t fingerprints[] = {0, 0xdeadbeefcafef00d, 3};
 static struct slice example_ids(struct arena *a) {
     return record_ids_encode(a, 1700000001456, fingerprints, 3);
@@ -129,6 +138,8 @@ static const struct kind kinds[] = {
      "67656d696e696d73675f3162617463682e737563636565646564626174636865732f396170706c69636174"
      "696f6e2f6a736f6e7b2261223a317d7b7d00ff7b7d"},
     {"u64", example_u64, decode_u64, "42d443a601efcdab8967452301"},
+    {"config", example_config, decode_config,
+     "45db900a01110000007b226e616d65223a2267656d696e69227d"},
     {"ids", example_ids, decode_ids,
      "aeda7cf501b06de5cf8b0100000300000000000000000000000df0fecaefbeadde0300000000000000"},
     {"subscription", example_subscription, decode_subscription,
