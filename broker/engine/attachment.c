@@ -145,11 +145,13 @@ enum outcome { OUTCOME_OK, OUTCOME_ALREADY, OUTCOME_STALE };
 /* Runs of tags with the same outcome, collected for the answer of a confirmed settlement. */
 struct outcomes {
     struct engine *e;
+    bool wanted; /* nobody asked: collect nothing */
     struct tag_range *runs[3];
     size_t count[3], cap[3];
 };
 
 static void outcome_add(struct outcomes *o, enum outcome kind, uint64_t lo, uint64_t hi) {
+    if (!o->wanted) return;
     size_t n = o->count[kind];
     if (n > 0 && o->runs[kind][n - 1].hi + 1 == lo) {
         o->runs[kind][n - 1].hi = hi;
@@ -266,7 +268,7 @@ void attachment_settle(struct engine *e, const struct command *c) {
     struct attachment *a = map_get(&e->attachments, c->u.settle.attachment);
     const char *message = NULL;
     enum err err = ranges_check(e, a, c, &message);
-    struct outcomes o = {.e = e};
+    struct outcomes o = {.e = e, .wanted = c->u.settle.confirm};
     for (size_t i = 0; i < c->u.settle.count && err == ERR_OK; i++) {
         settle_range(e, c, a, c->u.settle.ranges[i], &o);
     }

@@ -12,8 +12,7 @@ static const bool legal[4][4] = {
     [DELIVERY_DELAYED] = {false, true, false, false},
 };
 
-struct delivery *delivery_new(struct engine *e, struct cursor *c, uint64_t seq) {
-    (void)e;
+struct delivery *delivery_new(struct cursor *c, uint64_t seq) {
     struct delivery *d = mem_alloc(sizeof *d);
     *d = (struct delivery){.state = DELIVERY_NEW, .cursor = c, .seq = seq};
     list_init(&d->in_ready);

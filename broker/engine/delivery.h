@@ -50,7 +50,7 @@ struct delivery {
 
 /* A new delivery at the end of the cursor's outstanding, in no state yet: the caller puts it READY
  * or leases it at once. */
-struct delivery *delivery_new(struct engine *e, struct cursor *c, uint64_t seq);
+struct delivery *delivery_new(struct cursor *c, uint64_t seq);
 /* Moves it along a legal edge. at_ms: when a LEASED one expires or a DELAYED one is due. */
 void delivery_set_state(struct engine *e, struct delivery *d, enum delivery_state to,
                         uint64_t at_ms);

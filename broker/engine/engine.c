@@ -119,7 +119,10 @@ struct engine_turn *engine_end_turn(struct engine *e, struct engine_time time) {
     cursors_flush(e);
     struct engine_turn *t = e->turn;
     if (t == NULL) return NULL;
-    if (t->batch.len == 0 && t->effects_count == 0) return NULL; /* kept for the next */
+    if (t->batch.len == 0 && t->effects_count == 0) {
+        batch_reset(&t->batch); /* kept for the next turn, without the scratch of this one */
+        return NULL;
+    }
     e->turn = NULL;
     t->next = NULL;
     if (e->pending == NULL) e->pending = t;

@@ -135,7 +135,7 @@ static void hand_out_fresh(struct engine *e, struct subscription *s, struct read
         if (!reader_get(e, r, c, &event, &own)) UNREACHABLE("has_fresh said so");
         bool match = event.seq <= c->end && filter_match(&s->policy.filter, &event);
         if (match) {
-            struct delivery *d = delivery_new(e, c, event.seq);
+            struct delivery *d = delivery_new(c, event.seq);
             /* The position is written when something of it is settled; until then a restart
              * finds the event again by reading from the written next. */
             hand_out(e, s, d, &event, own, budget);

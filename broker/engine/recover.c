@@ -135,7 +135,7 @@ static bool recover_position(struct engine *e, struct cursor *c, struct slice va
         bool rises =
             last == &c->outstanding || CONTAINER_OF(last, struct delivery, in_cursor)->seq < seq;
         if (!rises || seq >= p.next) return false;
-        delivery_new(e, c, seq); /* DELAYED by its retry row, or READY in the end */
+        delivery_new(c, seq); /* DELAYED by its retry row, or READY in the end */
     }
     return true;
 }

@@ -13,12 +13,10 @@
 #define NAMES_MAX 64
 
 void cli_complain(const char *fmt, ...) {
-    char *text = NULL;
     va_list list;
     va_start(list, fmt);
-    int len = vasprintf(&text, fmt, list);
+    char *text = text_vprintf(fmt, list);
     va_end(list);
-    CHECK(len >= 0);
     /* Our own line ends stay; everything else that is not text goes. */
     fflush(stdout);
     fputs("bellhop: ", stderr);

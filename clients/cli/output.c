@@ -122,13 +122,18 @@ void text_cut(char *text, size_t columns) {
     memcpy(at, "...", 4); /* three characters at least were cut off, and the terminator */
 }
 
-char *text_printf(const char *fmt, ...) {
+char *text_vprintf(const char *fmt, va_list list) {
     char *text = NULL;
+    int len = vasprintf(&text, fmt, list);
+    CHECK(len >= 0);
+    return text;
+}
+
+char *text_printf(const char *fmt, ...) {
     va_list list;
     va_start(list, fmt);
-    int len = vasprintf(&text, fmt, list);
+    char *text = text_vprintf(fmt, list);
     va_end(list);
-    CHECK(len >= 0);
     return text;
 }
 

@@ -8,6 +8,7 @@
 #ifndef CLI_OUTPUT_H
 #define CLI_OUTPUT_H
 
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -37,6 +38,7 @@ void text_clean(char *text);
 void text_cut(char *text, size_t columns);
 /* A heap text; aborts when memory is out. */
 char *text_printf(const char *fmt, ...) PRINTF_LIKE(1, 2);
+char *text_vprintf(const char *fmt, va_list list) PRINTF_LIKE(1, 0);
 /* "850 ms", "12.3 s", "4 m 10 s", "3 h 5 m", "2 d 4 h". The caller frees. */
 char *text_duration(uint64_t ms);
 /* "512 B", "1.0 MiB". The caller frees. */

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "broker/engine/state.h"
 #include "tests/unit/engine_world.h"
 
 /* A policy with a backoff short enough that jitter (at least 10 ms is needed for any) is none. */
@@ -431,6 +432,21 @@ static void the_cap_of_unsettled_events_stops_reading(void **state) {
     world_close(&w);
 }
 
+/* A worker that settles the same tag for ever, and asks for no answer, makes no turn to give away:
+ * the turn that stays open must not grow. */
+static void settling_again_and_again_costs_no_memory(void **state) {
+    (void)state;
+    struct world w = {0};
+    world_open(&w);
+    world_create(&w, "s", NULL, NULL, START_NEW);
+    world_attach(&w, 1, "s", 1, 0);
+    world_publish(&w, "t", "");
+    world_settle(&w, COMMAND_ACK, 1, 1, 1, true);
+    for (int i = 0; i < 1000; i++) world_settle(&w, COMMAND_ACK, 1, 1, 1, false);
+    assert_true(w.engine->turn == NULL || w.engine->turn->batch.arena.used_bytes == 0);
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_is_delivered_and_acked),
@@ -446,6 +462,7 @@ int main(void) {
         cmocka_unit_test(workers_share_and_a_full_store_refuses_only_new_events),
         cmocka_unit_test(policies_are_compared_and_deletion_ends_workers),
         cmocka_unit_test(the_cap_of_unsettled_events_stops_reading),
+        cmocka_unit_test(settling_again_and_again_costs_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
