@@ -15,6 +15,8 @@ struct event {
     uint32_t project;        /* tenant */
     uint64_t time_ms;        /* when it happened, by the sender's word; 0: not said */
     uint64_t received_at_ms; /* when the broker took it in; never falls along seq */
+    uint64_t deliver_at_ms;  /* not before; 0: at once */
+    uint64_t offset;         /* bytes of all journal records before its own: the journal's size */
     struct slice source;     /* ingest door it came through; empty: published by a client */
     struct slice id;         /* the sender's id (webhook-id); empty: none, never deduplicated */
     struct slice type;       /* dotted name such as batch.succeeded; may be empty */

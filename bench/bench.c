@@ -114,23 +114,27 @@ static void readable(struct pool *p, struct bench_conn *c) {
     pool_flush(p, c);
 }
 
-void pool_run(struct pool *p, uint64_t until_ns) {
+void pool_turn(struct pool *p, uint64_t until_ns) {
     struct epoll_event events[256];
-    while (!p->stopping) {
-        uint64_t now = bench_now_ns();
-        if (now >= until_ns) return;
-        int timeout_ms = (int)((until_ns - now) / 1000000u) + 1;
-        int n = epoll_wait(p->epoll_fd, events, 256, timeout_ms);
-        if (n < 0 && errno != EINTR) die("epoll_wait");
-        for (int i = 0; i < n && !p->stopping; i++) {
-            struct bench_conn *c = events[i].data.ptr;
-            if (events[i].events & EPOLLOUT) {
-                watch(p, c, false);
-                pool_flush(p, c);
-            }
-            if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(p, c);
+    uint64_t now = bench_now_ns();
+    uint64_t left_ns = until_ns > now ? until_ns - now : 0;
+    /* In nanoseconds: a loop that keeps a rate would else be up to a millisecond late. */
+    struct timespec timeout = {.tv_sec = (time_t)(left_ns / 1000000000u),
+                               .tv_nsec = (long)(left_ns % 1000000000u)};
+    int n = epoll_pwait2(p->epoll_fd, events, 256, &timeout, NULL);
+    if (n < 0 && errno != EINTR) die("epoll_pwait2");
+    for (int i = 0; i < n && !p->stopping; i++) {
+        struct bench_conn *c = events[i].data.ptr;
+        if (events[i].events & EPOLLOUT) {
+            watch(p, c, false);
+            pool_flush(p, c);
         }
+        if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(p, c);
     }
+}
+
+void pool_run(struct pool *p, uint64_t until_ns) {
+    while (!p->stopping && bench_now_ns() < until_ns) pool_turn(p, until_ns);
 }
 
 void pool_request(struct bench_conn *c) {

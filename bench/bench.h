@@ -49,6 +49,8 @@ void pool_open(struct pool *p, uint16_t port, uint32_t count);
 void pool_close(struct pool *p);
 /* Sends what is in c->out. */
 void pool_flush(struct pool *p, struct bench_conn *c);
+/* Waits for the sockets until the time at most, and serves those that are ready. */
+void pool_turn(struct pool *p, uint64_t until_ns);
 /* Runs the loop until the time or until p->stopping. */
 void pool_run(struct pool *p, uint64_t until_ns);
 /* Notes that a request leaves now, and that the oldest was answered. */

@@ -12,22 +12,16 @@ round, and the median of the rounds counts: a machine that is slow for a while i
 import argparse
 import base64
 import datetime
-import http.client
-import json
 import os
-import platform
-import select
-import shutil
-import signal
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[1]
+from broker import (REPO, Processes, fdatasync_us, free_port, machine_rows, program, run, version,
+                    wait_port)
+
 SECRET = "whsec_" + base64.b64encode(b"b" * 32).decode()
 CONNECTIONS = (16, 64, 256)
 NGINX = """
@@ -49,28 +43,8 @@ http {{
 """
 
 
-class Peers:
+class Peers(Processes):
     """The servers, each started for one measurement group and ended at the end."""
-
-    def __init__(self, build, directory):
-        self.build, self.directory = build, directory
-        self.running = []
-
-    def start(self, args, **options):
-        process = subprocess.Popen(args, stdin=subprocess.DEVNULL, **options)
-        self.running.append(process)
-        return process
-
-    def end(self):
-        for process in reversed(self.running):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait(20)
-        self.running = []
 
     def nginx(self):
         port = free_port()
@@ -93,71 +67,10 @@ class Peers:
 
     def bellhop(self):
         """(HTTP port, workers port) of a broker with an empty journal and the source "bench"."""
-        where = self.directory / f"bellhop-{len(self.running)}-{time.monotonic_ns()}"
-        where.mkdir()
-        process = self.start([str(self.build / "bellhopd"), "--http", "127.0.0.1:0", "--workers",
-                              "127.0.0.1:0", "--data", str(where / "data")],
-                             stdout=subprocess.PIPE, stderr=open(where / "log", "wb"))
-        text = b""
-        end = time.monotonic() + 20
-        while b"ready" not in text:
-            ready = select.select([process.stdout], [], [], max(0, end - time.monotonic()))[0]
-            piece = os.read(process.stdout.fileno(), 4096) if ready else b""
-            if not piece:
-                sys.exit(f"ingest: bellhopd did not start: {(where / 'log').read_text()}")
-            text += piece
-        ports = [int(line.rsplit(":", 1)[1]) for line in text.decode().splitlines()[:2]]
-        connection = http.client.HTTPConnection("127.0.0.1", ports[0], timeout=20)
-        connection.request("POST", "/v1/sources", json.dumps({"name": "bench", "secrets": [SECRET]}))
-        assert connection.getresponse().status == 201
-        connection.close()
-        return ports[0], ports[1]
-
-
-def program(name):
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-    return path or sys.exit(f"ingest: {name} is not installed: run scripts/setup --bench")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_port(port):
-    end = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return port
-        except OSError:
-            if time.monotonic() > end:
-                sys.exit(f"ingest: nobody listens on port {port}")
-            time.sleep(0.02)
-
-
-def fdatasync_us(directory, count=400):
-    """p50 and p99 of a 4 KiB write and its fdatasync, in microseconds."""
-    fd = os.open(directory / "sync-probe", os.O_RDWR | os.O_CREAT, 0o600)
-    took = []
-    for i in range(count):
-        began = time.monotonic_ns()
-        os.pwrite(fd, b"x" * 4096, i % 64 * 4096)
-        os.fdatasync(fd)
-        took.append((time.monotonic_ns() - began) / 1000)
-    os.close(fd)
-    took.sort()
-    return took[count // 2], took[count * 99 // 100]
-
-
-def run(build, tool, *args):
-    done = subprocess.run([str(build / tool), *map(str, args)], capture_output=True, text=True,
-                          timeout=180)
-    if done.returncode != 0 or done.stderr:
-        print(f"ingest: {tool} {' '.join(map(str, args))}: exit {done.returncode} {done.stderr}",
-              file=sys.stderr)
-    return json.loads(done.stdout)
+        broker = self.broker()
+        broker.api("POST", "/v1/sources", {"name": "bench", "secrets": [SECRET]})
+        broker.hang_up()
+        return broker.http_port, broker.workers_port
 
 
 class Figures:
@@ -226,18 +139,6 @@ def run_redis_consume(build, port, count):
                1024, "--count", count)
 
 
-def version(*command):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    return (done.stdout + done.stderr).strip().splitlines()[0]
-
-
-def cpu_model():
-    for line in open("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
 def report(figures, args, sync_before, sync_after, started):
     out = [f"# Ingest, publish and consume: {started:%Y-%m-%d}", "",
            f"`bench/ingest.py --rounds {args.rounds} --seconds {args.seconds}`, "
@@ -245,13 +146,7 @@ def report(figures, args, sync_before, sync_after, started):
            f"{args.rounds} rounds, in brackets the lowest and the highest; a ratio is the median of the "
            "rounds' ratios.", "", *([args.note, ""] if args.note else []),
            "| | |", "|---|---|",
-           f"| machine | {os.cpu_count()} x {cpu_model()}, "
-           f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB |",
-           f"| system | {platform.freedesktop_os_release()['PRETTY_NAME']}, Linux {platform.release()} |",
-           f"| 4 KiB write + fdatasync before | p50 {sync_before[0]:.0f} us, p99 {sync_before[1]:.0f} us |",
-           f"| and after | p50 {sync_after[0]:.0f} us, p99 {sync_after[1]:.0f} us |",
-           f"| load average before and at the end | {args.load:.1f}, {os.getloadavg()[0]:.1f} (the run itself "
-           "is about 2) |",
+           *machine_rows(sync_before, sync_after, args.load),
            f"| peers | {version(program('nginx'), '-v')}; {version(program('redis-server'), '-v').split(' sha')[0]} |",
            "", "| what | shape | per second | p50 | p99 | failed |", "|---|---|---|---|---|---|"]
     for (what, shape), rows in figures.rows.items():

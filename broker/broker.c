@@ -5,9 +5,12 @@
  * that it is durable, gives its effects to their rooms, which write answers; then the loop writes
  * them out.
  *
- * What can fail: the store. Then the process says why and exits: a restart is recovery. Stopping:
- * a signal drains (no new connections, GOAWAY, answers of requests under way), then the last turn
- * writes every position and everything closes. */
+ * What can fail: the store. Then the process says why and exits: a restart is recovery.
+ *
+ * Stopping: a signal drains. Nobody new comes in and nothing is handed out; HTTP requests under way
+ * are answered, workers hear QUIET and finish what they hold. When all have gone, or the drain time
+ * is over, or a second signal comes, the last turn writes every position and everything closes.
+ * What workers that may resume still hold stays theirs on disk: they claim it after the restart. */
 #include "broker/broker.h"
 
 #include <stdio.h>
@@ -20,8 +23,6 @@
 #include "broker/ingest/ingest.h"
 #include "broker/workers/workers.h"
 
-#define DRAIN_MS 2000 /* how long a stop waits for requests that are under way */
-
 enum room { ROOM_INGEST = 1, ROOM_ADMIN, ROOM_WORKERS };
 
 struct broker {
@@ -33,6 +34,7 @@ struct broker {
     struct admin *admin;
     struct workers *workers;
     struct loop_timer *drain_timer;
+    uint64_t drain_ms;
     bool draining, ending;
 };
 
@@ -59,10 +61,14 @@ static _Noreturn void storage_failed(const struct broker *b) {
     _exit(1);
 }
 
+static bool nobody_left(const struct broker *b) {
+    return http_server_connections(b->http) == 0 && workers_sessions(b->workers) == 0;
+}
+
 static uint64_t on_turn(void *ctx, uint64_t now_ms) {
     struct broker *b = ctx;
     struct engine_time time = {now_ms, loop_wall_ms(b->loop)};
-    if (b->draining && http_server_connections(b->http) == 0) b->ending = true;
+    if (b->draining && nobody_left(b)) b->ending = true;
     if (b->ending) {
         workers_end(b->workers);
         engine_flush(b->engine);
@@ -92,12 +98,12 @@ static void on_signal(void *ctx, int signum) {
         b->ending = true;
         return;
     }
-    log_info("signal %d: stopping", signum);
+    log_info("signal %d: stopping; a second one stops at once", signum);
     b->draining = true;
     http_server_drain(b->http);
     admin_drain(b->admin);
-    workers_drain(b->workers);
-    b->drain_timer = loop_timer_start(b->loop, DRAIN_MS, 0, on_drain_over, b);
+    workers_drain(b->workers, b->drain_ms);
+    b->drain_timer = loop_timer_start(b->loop, b->drain_ms, 0, on_drain_over, b);
 }
 
 /* ---- HTTP requests to their rooms ---- */
@@ -143,7 +149,10 @@ static int open_store(struct broker *b, const struct config *c, char *error, siz
     if (err != 0) return err;
     b->store->on_durable = on_durable;
     b->store->on_durable_ctx = b;
-    struct engine_options engine_options = {.seed = loop_seed()};
+    struct engine_options engine_options = {
+        .seed = loop_seed(),
+        .restart_grace_ms = (uint32_t)c->restart_grace_ms,
+    };
     struct engine_time time = {loop_now_ms(b->loop), loop_wall_ms(b->loop)};
     return engine_open(&b->engine, b->store, &engine_options, time, error, size);
 }
@@ -186,9 +195,18 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
         .workers_count = count_sessions,
         .workers_ctx = b,
         .body_max_bytes = c->max_body_bytes,
+        .retention =
+            {
+                .max_age_ms = c->retain_age_ms,
+                .max_bytes = c->retain_bytes,
+                .dead_max_age_ms = c->retain_dead_ms,
+            },
     };
     err = admin_open(&b->admin, &admin_options);
-    if (err != 0) return err;
+    if (err != 0) {
+        snprintf(error, size, "%s: a stored setting cannot be read; the log says which", c->data);
+        return err;
+    }
     /* Whoever reads "ready" may signal at once. */
     loop_set_turn(b->loop, on_turn, b);
     loop_set_signals(b->loop, on_signal, b);
@@ -217,7 +235,7 @@ static void raise_open_files(void) {
 }
 
 int broker_run(const struct config *config) {
-    struct broker b = {0};
+    struct broker b = {.drain_ms = config->drain_ms};
     char error[512] = "out of memory";
     raise_open_files();
     if (loop_open(&b.loop) != 0) {

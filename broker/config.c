@@ -13,6 +13,55 @@
 #include "proto/limits.h"
 #include "storage/store.h"
 
+/* ---- the table ----
+ *
+ * Everything that can be set, once: flag, key in the file, kind, field of struct config, bounds. */
+
+enum kind {
+    KIND_TEXT,
+    KIND_BYTES,  /* 1048576, 64k, 512m, 10g */
+    KIND_MILLIS, /* 5000, 1500ms, 10s, 1m */
+    KIND_SPAN,   /* 7d, 12h, 30m, 10s, 1500ms, none */
+    KIND_ROOM,   /* as BYTES, or none */
+};
+
+#define STORE_BYTES_MIN (2 * LMDB_HEADROOM_BYTES_DEFAULT)
+#define DAY_MS          (24ULL * 3600 * 1000)
+
+/*  X(name,    flag,            key,             kind,   field,            lowest, highest) */
+#define SETTINGS(X)                                                                                \
+    X(HTTP, "http", "http", TEXT, http, 0, 0)                                                      \
+    X(WORKERS, "workers", "workers", TEXT, workers, 0, 0)                                          \
+    X(DATA, "data", "data", TEXT, data, 0, 0)                                                      \
+    X(LOG, "log", "log", TEXT, log, 0, 0)                                                          \
+    X(BODY, "max-body", "max_body", BYTES, max_body_bytes, 1024, LIMIT_BODY_BYTES_HIGHEST)         \
+    X(STORE, "max-store", "max_store", BYTES, max_store_bytes, STORE_BYTES_MIN, INT64_MAX)         \
+    X(GRACE, "restart-grace", "restart_grace", MILLIS, restart_grace_ms, 0,                        \
+      LIMIT_RESTART_GRACE_MS)                                                                      \
+    X(DRAIN, "drain-ms", "drain_ms", MILLIS, drain_ms, 0, LIMIT_DRAIN_MS)                          \
+    X(AGE, "retain-age", "retain_age", SPAN, retain_age_ms, 0, LIMIT_AGE_MS_MAX)                   \
+    X(SIZE, "retain-bytes", "retain_bytes", ROOM, retain_bytes, 0, INT64_MAX)                      \
+    X(DEAD, "retain-dead", "retain_dead", SPAN, retain_dead_ms, 0, LIMIT_AGE_MS_MAX)
+
+enum setting_id {
+#define SETTING_ID(name, ...) SETTING_##name,
+    SETTINGS(SETTING_ID)
+#undef SETTING_ID
+        SETTINGS_COUNT
+};
+
+static const struct setting {
+    const char *flag, *key;
+    enum kind kind;
+    size_t offset; /* in struct config */
+    uint64_t min, max;
+} settings[SETTINGS_COUNT] = {
+#define SETTING_ROW(name, flag, key, kind, field, min, max)                                        \
+    {flag, key, KIND_##kind, offsetof(struct config, field), min, max},
+    SETTINGS(SETTING_ROW)
+#undef SETTING_ROW
+};
+
 static const char help[] =
     "bellhopd " BELLHOP_VERSION
     ": takes webhooks in, keeps them, hands them to workers.\n"
@@ -21,38 +70,123 @@ static const char help[] =
     "  --http ADDRESS:PORT     HTTP: webhooks in and the API   (127.0.0.1:8420)\n"
     "  --workers ADDRESS:PORT  the worker protocol             (127.0.0.1:8421)\n"
     "  --data DIR              the journal and everything else (./bellhop-data)\n"
-    "  --config FILE           YAML: http, workers, data, log, max_body, max_store\n"
-    "  --max-body BYTES        largest body of an event        (1048576)\n"
-    "  --max-store BYTES       the store may grow to this      (274877906944)\n"
+    "  --config FILE           YAML; its keys are the names of these options, with _ for -\n"
+    "  --max-body SIZE         largest body of an event        (1m)\n"
+    "  --max-store SIZE        the store may grow to this      (256g)\n"
+    "  --retain-age TIME       how long events are kept        (none: for ever)\n"
+    "  --retain-bytes SIZE     how large the journal may get   (none: no limit of its own)\n"
+    "  --retain-dead TIME      how long dead letters are kept  (30d)\n"
+    "  --restart-grace MS      after a start, how long workers may come back for what they held\n"
+    "                                                          (10000)\n"
+    "  --drain-ms MS           on SIGTERM, how long workers may finish what they hold (5000)\n"
     "  --log LEVEL             error, warn, info or debug      (info)\n"
     "  --version, --help\n"
     "\n"
+    "SIZE: bytes, or a number with k, m, g or t. TIME: a number with ms, s, m, h or d, or none.\n"
     "Port 0 takes any free port; the ports in use are printed at start. SIGTERM and SIGINT stop\n"
-    "it cleanly. Keys do not exist yet: it serves loopback addresses only.\n"
+    "it cleanly, a second one at once. Keys do not exist yet: it serves loopback addresses only.\n"
     "\n"
-    "example: bellhopd --data /var/lib/bellhop --http 127.0.0.1:8420\n";
+    "example: bellhopd --data /var/lib/bellhop --retain-age 14d --retain-bytes 50g\n";
+
+/* ---- values ---- */
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+static const struct unit size_units[] = {
+    {"", 1}, {"k", 1024}, {"m", 1024 * 1024}, {"g", 1ULL << 30}, {"t", 1ULL << 40}, {0},
+};
+/* Without a unit: milliseconds, where the name of the setting says so. */
+static const struct unit millis_units[] = {
+    {"", 1}, {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 3600 * 1000}, {"d", DAY_MS}, {0},
+};
+static const struct unit *const span_units = millis_units + 1;
+
+/* A number and one of the units. */
+static bool parse_scaled(const char *text, const struct unit *units, uint64_t *out) {
+    size_t digits = strspn(text, "0123456789");
+    uint64_t n;
+    if (!slice_to_u64(slice_of(text, digits), &n)) return false;
+    for (; units->name != NULL; units++) {
+        if (!slice_eq_nocase(slice_str(text + digits), units->name)) continue;
+        if (n > UINT64_MAX / units->factor) return false;
+        *out = n * units->factor;
+        return true;
+    }
+    return false;
+}
+
+static bool parse_value(enum kind kind, const char *text, uint64_t *out) {
+    bool may_be_none = kind == KIND_SPAN || kind == KIND_ROOM;
+    if (may_be_none && (strcmp(text, "none") == 0 || strcmp(text, "0") == 0)) {
+        *out = 0;
+        return true;
+    }
+    switch (kind) {
+    case KIND_BYTES:
+    case KIND_ROOM: return parse_scaled(text, size_units, out);
+    case KIND_MILLIS: return parse_scaled(text, millis_units, out);
+    case KIND_SPAN: return parse_scaled(text, span_units, out);
+    case KIND_TEXT: break;
+    }
+    UNREACHABLE("a text is no number");
+}
+
+static const char *wanted(enum kind kind) {
+    switch (kind) {
+    case KIND_BYTES: return "a size: bytes, or a number with k, m, g or t, such as 512m";
+    case KIND_ROOM: return "a size such as 10g, 512m or 64k, or none";
+    case KIND_MILLIS: return "a time: milliseconds, or a number with ms, s or m, such as 10s";
+    case KIND_SPAN: return "a time such as 7d, 12h, 30m, 10s or 1500ms, or none";
+    case KIND_TEXT: break;
+    }
+    UNREACHABLE("any text will do");
+}
+
+static void take_text(char **to, const char *from) {
+    free(*to);
+    *to = mem_strdup(from);
+}
+
+/* Sets it. False: `place` (a flag, or a file and its key) and what is wrong was printed. */
+static bool set(struct config *c, enum setting_id id, const char *place, const char *text) {
+    const struct setting *s = &settings[id];
+    void *field = (char *)c + s->offset;
+    uint64_t n;
+    if (s->kind == KIND_TEXT) {
+        take_text(field, text);
+        return true;
+    }
+    if (!parse_value(s->kind, text, &n)) {
+        fprintf(stderr, "bellhopd: %s: '%s' is not %s\n", place, text, wanted(s->kind));
+        return false;
+    }
+    if (n < s->min || n > s->max) {
+        bool bytes = s->kind == KIND_BYTES || s->kind == KIND_ROOM;
+        fprintf(stderr, "bellhopd: %s: '%s' must be %llu to %llu %s\n", place, text,
+                (unsigned long long)s->min, (unsigned long long)s->max,
+                bytes ? "bytes" : "milliseconds");
+        return false;
+    }
+    memcpy(field, &n, sizeof n);
+    return true;
+}
 
 /* ---- the file ---- */
 
 struct file_config {
-    char *http, *workers, *data, *log;
-    uint64_t *max_body, *max_store;
+    char *values[SETTINGS_COUNT];
 };
 
 static const cyaml_schema_field_t file_fields[] = {
-    CYAML_FIELD_STRING_PTR("http", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct file_config,
-                           http, 1, 256),
-    CYAML_FIELD_STRING_PTR("workers", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct file_config,
-                           workers, 1, 256),
-    CYAML_FIELD_STRING_PTR("data", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct file_config,
-                           data, 1, 4096),
-    CYAML_FIELD_STRING_PTR("log", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct file_config, log,
-                           1, 16),
-    CYAML_FIELD_UINT_PTR("max_body", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct file_config,
-                         max_body),
-    CYAML_FIELD_UINT_PTR("max_store", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct file_config,
-                         max_store),
-    CYAML_FIELD_END,
+#define SETTING_FIELD(name, flag, key, ...)                                                        \
+    CYAML_FIELD_STRING_PTR(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct file_config,      \
+                           values[SETTING_##name], 1, 4096),
+    SETTINGS(SETTING_FIELD)
+#undef SETTING_FIELD
+        CYAML_FIELD_END,
 };
 
 static const cyaml_schema_value_t file_schema = {
@@ -70,12 +204,6 @@ static void print_cyaml_log(cyaml_log_t level, void *ctx, const char *fmt, va_li
 #pragma GCC diagnostic pop
 }
 
-static void take_text(char **to, const char *from) {
-    if (from == NULL) return;
-    free(*to);
-    *to = mem_strdup(from);
-}
-
 static bool read_file(struct config *c, const char *path) {
     const cyaml_config_t options = {
         .log_fn = print_cyaml_log,
@@ -83,56 +211,48 @@ static bool read_file(struct config *c, const char *path) {
         .mem_fn = cyaml_mem,
     };
     struct file_config *file = NULL;
+    bool ok = true;
     cyaml_err_t err =
         cyaml_load_file(path, &options, &file_schema, (cyaml_data_t **)(void *)&file, NULL);
     if (err != CYAML_OK) {
-        fprintf(stderr,
-                "bellhopd: cannot use the configuration file %s: %s; its keys are http, workers, "
-                "data, log, max_body and max_store\n",
-                path, cyaml_strerror(err));
+        fprintf(stderr, "bellhopd: cannot use the configuration file %s: %s; its keys are", path,
+                cyaml_strerror(err));
+        for (int i = 0; i < SETTINGS_COUNT; i++) fprintf(stderr, " %s", settings[i].key);
+        fputs("\n", stderr);
         return false;
     }
-    if (file != NULL) {
-        take_text(&c->http, file->http);
-        take_text(&c->workers, file->workers);
-        take_text(&c->data, file->data);
-        take_text(&c->log, file->log);
-        if (file->max_body != NULL) c->max_body_bytes = *file->max_body;
-        if (file->max_store != NULL) c->max_store_bytes = *file->max_store;
+    for (int i = 0; file != NULL && ok && i < SETTINGS_COUNT; i++) {
+        char place[512];
+        if (file->values[i] == NULL) continue;
+        snprintf(place, sizeof place, "%s: %s", path, settings[i].key);
+        ok = set(c, (enum setting_id)i, place, file->values[i]);
     }
     cyaml_free(&options, &file_schema, file, 0);
-    return true;
+    return ok;
 }
 
 /* ---- the flags ---- */
 
-enum flag {
-    FLAG_HTTP = 256,
-    FLAG_WORKERS,
-    FLAG_DATA,
-    FLAG_CONFIG,
-    FLAG_BODY,
-    FLAG_STORE,
-    FLAG_LOG
-};
+#define FLAG_SETTINGS 256 /* and from there on one for each setting */
+#define FLAG_CONFIG   (FLAG_SETTINGS + SETTINGS_COUNT)
 
 static const struct option flags[] = {
-    {"http", required_argument, NULL, FLAG_HTTP},
-    {"workers", required_argument, NULL, FLAG_WORKERS},
-    {"data", required_argument, NULL, FLAG_DATA},
-    {"config", required_argument, NULL, FLAG_CONFIG},
-    {"max-body", required_argument, NULL, FLAG_BODY},
-    {"max-store", required_argument, NULL, FLAG_STORE},
-    {"log", required_argument, NULL, FLAG_LOG},
+#define SETTING_FLAG(name, flag, ...)                                                              \
+    {flag, required_argument, NULL, FLAG_SETTINGS + SETTING_##name},
+    SETTINGS(SETTING_FLAG)
+#undef SETTING_FLAG
+        {"config", required_argument, NULL, FLAG_CONFIG},
     {"version", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
 
-static bool take_number(const char *flag, const char *text, uint64_t *out) {
-    if (slice_to_u64(slice_str(text), out)) return true;
-    fprintf(stderr, "bellhopd: %s: '%s' is not a number of bytes\n", flag, text);
-    return false;
+static bool set_flag(struct config *c, int flag, const char *text) {
+    enum setting_id id = (enum setting_id)(flag - FLAG_SETTINGS);
+    char place[64];
+    CHECK(flag >= FLAG_SETTINGS && id < SETTINGS_COUNT); /* what is in the table */
+    snprintf(place, sizeof place, "--%s", settings[id].flag);
+    return set(c, id, place, text);
 }
 
 /* The file is read first, wherever --config stands, so that flags win. */
@@ -150,19 +270,10 @@ static enum config_result read_flags(struct config *c, int argc, char **argv, bo
         case FLAG_CONFIG:
             if (!read_file(c, optarg)) return CONFIG_BAD;
             break;
-        case FLAG_HTTP: take_text(&c->http, optarg); break;
-        case FLAG_WORKERS: take_text(&c->workers, optarg); break;
-        case FLAG_DATA: take_text(&c->data, optarg); break;
-        case FLAG_LOG: take_text(&c->log, optarg); break;
-        case FLAG_BODY:
-            if (!take_number("--max-body", optarg, &c->max_body_bytes)) return CONFIG_BAD;
-            break;
-        case FLAG_STORE:
-            if (!take_number("--max-store", optarg, &c->max_store_bytes)) return CONFIG_BAD;
-            break;
         case 'v': puts("bellhopd " BELLHOP_VERSION); return CONFIG_DONE;
         case 'h': fputs(help, stdout); return CONFIG_DONE;
-        default: UNREACHABLE("getopt_long returns what is in the table");
+        default:
+            if (!set_flag(c, flag, optarg)) return CONFIG_BAD;
         }
     }
     if (optind < argc && !config_only) {
@@ -189,16 +300,6 @@ static enum config_result check(const struct config *c) {
             addresses[i][0], addresses[i][1]);
         return CONFIG_BAD;
     }
-    if (c->max_body_bytes < 1024 || c->max_body_bytes > LIMIT_BODY_BYTES_HIGHEST) {
-        fprintf(stderr, "bellhopd: --max-body (max_body): must be 1024 to %d bytes\n",
-                LIMIT_BODY_BYTES_HIGHEST);
-        return CONFIG_BAD;
-    }
-    if (c->max_store_bytes < 2 * LMDB_HEADROOM_BYTES_DEFAULT) {
-        fprintf(stderr, "bellhopd: --max-store (max_store): must be at least %llu bytes\n",
-                2 * LMDB_HEADROOM_BYTES_DEFAULT);
-        return CONFIG_BAD;
-    }
     if (log_level_from_name(c->log) < 0) {
         fprintf(stderr, "bellhopd: log: '%s' is not error, warn, info or debug\n", c->log);
         return CONFIG_BAD;
@@ -214,6 +315,9 @@ enum config_result config_read(struct config *c, int argc, char **argv) {
         .log = mem_strdup("info"),
         .max_body_bytes = LIMIT_BODY_BYTES_DEFAULT,
         .max_store_bytes = LMDB_MAP_BYTES_DEFAULT,
+        .restart_grace_ms = 10000,
+        .drain_ms = 5000,
+        .retain_dead_ms = 30 * DAY_MS,
     };
     opterr = 0;
     enum config_result result = read_flags(c, argc, argv, true);

@@ -16,6 +16,9 @@ struct config {
     char *log;     /* "info" */
     uint64_t max_body_bytes;
     uint64_t max_store_bytes;
+    uint64_t restart_grace_ms;
+    uint64_t drain_ms;
+    uint64_t retain_age_ms, retain_bytes, retain_dead_ms; /* 0: for ever, without limit */
 };
 
 enum config_result { CONFIG_RUN, CONFIG_DONE, CONFIG_BAD };

@@ -34,15 +34,20 @@
     X(OUT_OF_RANGE, "out_of_range", 304, 400, false)                                               \
     X(UNKNOWN_TAG, "unknown_tag", 305, 400, false)                                                 \
     X(DELETED, "deleted", 306, 410, false)                                                         \
+    X(NOT_RUNNING, "not_running", 307, 409, false)                                                 \
     X(INVALID_REQUEST, "invalid_request", 401, 400, false)                                         \
     X(PARAMETER_UNKNOWN, "parameter_unknown", 402, 400, false)                                     \
     X(TOO_LARGE, "too_large", 403, 413, false)                                                     \
     X(LIMIT_EXCEEDED, "limit_exceeded", 404, 429, true)                                            \
+    X(BAD_FILTER, "bad_filter", 405, 400, false)                                                   \
+    X(BAD_POLICY, "bad_policy", 406, 400, false)                                                   \
+    X(WINDOW_TOO_LARGE, "window_too_large", 407, 400, false)                                       \
     X(NO_ROOM, "no_room", 501, 503, true)                                                          \
     X(OVERLOADED, "overloaded", 502, 503, true)                                                    \
     X(SHUTTING_DOWN, "shutting_down", 503, 503, true)                                              \
     X(INTERNAL, "internal", 504, 500, false)                                                       \
-    X(STORE, "store", 505, 500, false)
+    X(STORE, "store", 505, 500, false)                                                             \
+    X(BLOCKED, "blocked", 506, 503, true)
 
 enum err {
     ERR_OK = 0,

@@ -36,6 +36,7 @@ enum frame_op {
     FRAME_UNSUBSCRIBE = 8,
     FRAME_PUBLISH = 9,
     FRAME_REPLAY = 10,
+    FRAME_REDRIVE = 11,
     FRAME_PING = 13, /* both ways */
     FRAME_PONG = 14, /* both ways */
     FRAME_DRAIN = 15,
@@ -47,9 +48,12 @@ enum frame_op {
     FRAME_SUBSCRIBED = 67,
     FRAME_DELIVER = 68,
     FRAME_SETTLED = 69,
+    FRAME_LEASE = 70,
     FRAME_REVOKE = 71,
+    FRAME_STATE = 72, /* both ways */
     FRAME_PUBLISHED = 73,
     FRAME_DRAINED = 74,
+    FRAME_QUIET = 76,
     FRAME_GOAWAY = 77,
     FRAME_ENDED = 78,
 };
@@ -60,30 +64,28 @@ struct frame_range {
 };
 
 enum frame_nack_kind {
-    FRAME_NACK_RELEASE = 0, /* not tried: ready again at once (or after delay), no fail counted */
-    FRAME_NACK_FAIL = 1,    /* tried and failed: a fail, then backoff (or delay) */
-    FRAME_NACK_REJECT = 2,  /* will never work: dead letter now */
+    FRAME_NACK_RELEASE = 0,   /* not tried: ready again at once (or after delay), no fail counted */
+    FRAME_NACK_FAIL = 1,      /* tried and failed: a fail, then backoff (or delay) */
+    FRAME_NACK_REJECT = 2,    /* will never work: dead letter now */
+    FRAME_NACK_ELSEWHERE = 3, /* not by this worker for the delay: no fail counted */
 };
 
 #define FRAME_DELAY_POLICY UINT64_MAX /* nil on the wire: the subscription's backoff decides */
 
-enum frame_start_kind { FRAME_START_NEW, FRAME_START_FIRST, FRAME_START_SEQ, FRAME_START_TIME };
+/* What a worker says about a failure; each part may be empty. On the wire nil, a str (the message)
+ * or [type, message, detail]. */
+struct frame_failure {
+    struct slice type, message, detail;
+};
 
-/* Policy of a subscription as SUBSCRIBE may carry it to create one. */
-struct frame_policy {
-    bool present;
-    const struct slice *types, *sources;
-    size_t types_count, sources_count;
-    uint64_t lease_ms;                       /* 0: default */
-    uint64_t max_fails;                      /* UINT64_MAX: default */
-    uint64_t backoff_min_ms, backoff_max_ms; /* UINT64_MAX: default */
-    double backoff_factor;                   /* 0: default */
-    enum frame_start_kind start;
-    uint64_t start_value; /* seq, or wall ms */
+/* A delivery that a worker still holds from before its connection was lost. */
+struct frame_claim {
+    uint64_t tag, seq, flags; /* FRAME_FLAG_... of its DELIVER */
 };
 
 #define FRAME_FLAG_REPLAY      1u /* delivered by a replay */
 #define FRAME_FLAG_REDELIVERED 2u /* handed out before */
+#define FRAME_FLAG_REDRIVEN    4u /* came back from the dead letters */
 
 struct frame_item { /* of DELIVER */
     uint64_t tag;
@@ -95,14 +97,17 @@ struct frame {
     int op; /* enum frame_op; FRAME_UNKNOWN: op_raw says which */
     uint64_t op_raw;
     uint32_t rid;
-    uint32_t sub; /* SUBSCRIBE .. EXTEND, UNSUBSCRIBE, DELIVER, SETTLED, REVOKE, ENDED */
-    const struct frame_range *ranges; /* ACK, NACK, EXTEND, REVOKE; SETTLED: the ok ones */
+    uint32_t
+        sub; /* SUBSCRIBE .. EXTEND, UNSUBSCRIBE, DELIVER, SETTLED, LEASE, REVOKE, STATE, ENDED */
+    const struct frame_range *ranges; /* ACK, NACK, EXTEND, LEASE, REVOKE; SETTLED: the ok ones */
     size_t ranges_count;
     union {
         struct {
             uint64_t version_min, version_max;
             struct slice client_name, client_version;
             uint64_t heartbeat_ms; /* proposed; 0: broker's default */
+            uint64_t resume_ms;    /* keep leases so long when the connection is lost; 0: do not */
+            struct slice resume; /* the session (of its WELCOME) that this one goes on; or empty */
         } hello;
         struct {
             struct slice mechanism, key_id, proof;
@@ -111,7 +116,10 @@ struct frame {
             struct slice name;
             uint64_t window_events, window_bytes;
             uint64_t concurrency; /* handlers that run at once; 0: as many as the window */
-            struct frame_policy create;
+            uint64_t lease_ms;    /* for this worker; 0: the subscription's */
+            struct slice create;  /* policy as JSON text, to create it by; empty: do not */
+            const struct frame_claim *claims; /* by rising tag */
+            size_t claims_count;
         } subscribe;
         struct {
             uint64_t events, bytes;
@@ -122,7 +130,7 @@ struct frame {
         struct {
             enum frame_nack_kind kind;
             uint64_t delay_ms; /* or FRAME_DELAY_POLICY */
-            struct slice error;
+            struct frame_failure failure;
             bool confirm;
         } nack;
         struct {
@@ -137,14 +145,32 @@ struct frame {
             struct slice name;
             uint64_t from_seq, to_seq;         /* 0: not given */
             uint64_t from_time_ms, to_time_ms; /* 0: not given */
+            struct slice filter;               /* JSON text, or empty */
+            uint64_t rate_per_s;               /* 0: no limit */
+            bool dry_run;                      /* count only */
         } replay;
+        struct {
+            struct slice name;
+            uint64_t seq;        /* that one; 0: all that match */
+            struct slice filter; /* JSON text, or empty */
+            uint64_t rate_per_s; /* 0: no limit */
+        } redrive;
+        struct {
+            bool watch;  /* request: also tell when it changes */
+            bool answer; /* decoded from one; else it is a request */
+            uint64_t ready, leased, delayed, blocked, dead, backlog, oldest_ms;
+            double in_per_s, out_per_s;
+            bool paused;
+            struct slice why_idle;
+        } state;
         struct {
             uint64_t version;
             struct slice server, session, nonce, auth; /* auth: "none" or a mechanism */
             uint64_t heartbeat_ms, frame_max_bytes, now_ms;
+            uint64_t resume_ms; /* granted */
         } welcome;
         struct {
-            uint64_t value; /* replay id; 0 where there is nothing to say */
+            uint64_t value; /* id of the replay or redrive; 0 where there is nothing to say */
         } ok;
         struct {
             int number; /* enum err, or a newer broker's */
@@ -154,6 +180,7 @@ struct frame {
         } err;
         struct {
             uint64_t lease_ms, backlog; /* backlog: journal positions not read yet */
+            uint64_t resumed;           /* claims that were granted; the others come in REVOKE */
             bool created;
         } subscribed;
         struct {
@@ -166,6 +193,9 @@ struct frame {
             size_t already_count, stale_count;
         } settled;
         struct {
+            uint64_t remaining_ms;
+        } lease;
+        struct {
             struct slice reason;
         } revoke;
         struct {
@@ -173,6 +203,10 @@ struct frame {
             const bool *duplicates;
             size_t count;
         } published;
+        struct {
+            struct slice reason;
+            uint64_t deadline_ms; /* from now: then GOAWAY comes */
+        } quiet;
         struct {
             struct slice reason;
             uint64_t reconnect_ms;
@@ -197,45 +231,51 @@ int frame_split(struct slice in, size_t max_bytes, size_t *frame_len);
 
 /* Decodes one whole frame (with its prefix). 0: *why is "". Else *why is a static text that says
  * which field; f->rid and f->op_raw are set when they could be read, else 0. ERR_BAD_FRAME is the
- * one that is fatal. A client's frame may also be ERR_INVALID_REQUEST, ERR_TOO_LARGE or
- * ERR_LIMIT_EXCEEDED: well formed, but with a value that no broker takes; what the broker sends is
- * only held to its types. Not looked at: whether metadata is JSON, whether tags and names exist.
+ * one that is fatal. A client's frame may also be ERR_INVALID_REQUEST, ERR_TOO_LARGE,
+ * ERR_LIMIT_EXCEEDED or ERR_WINDOW_TOO_LARGE: well formed, but with a value that no broker takes;
+ * what the broker sends is only held to its types. Not looked at: whether metadata, policies and
+ * filters are JSON, whether tags and names exist, deliver_at_ms, resume_ms. After an error nothing
+ * else of f may be used.
  * Decoded events have project 0. */
 enum err frame_decode(struct frame_decoder *d, struct slice frame, struct frame *f,
                       const char **why);
 
 /* Encoders: one per frame, in the order of the ops. False: the buf is full, nothing was added. */
 bool frame_encode_hello(struct buf *b, uint32_t rid, const char *client_name,
-                        const char *client_version, uint64_t heartbeat_ms);
+                        const char *client_version, uint64_t heartbeat_ms, uint64_t resume_ms,
+                        struct slice resume);
 bool frame_encode_auth(struct buf *b, uint32_t rid, struct slice mechanism, struct slice key_id,
                        struct slice proof);
-bool frame_encode_subscribe(struct buf *b, uint32_t rid, uint32_t sub, struct slice name,
-                            uint64_t window_events, uint64_t window_bytes, uint64_t concurrency,
-                            const struct frame_policy *create);
+bool frame_encode_subscribe(struct buf *b, const struct frame *f); /* rid, sub, u.subscribe */
 bool frame_encode_window(struct buf *b, uint32_t rid, uint32_t sub, uint64_t events,
                          uint64_t bytes);
 bool frame_encode_ack(struct buf *b, uint32_t rid, uint32_t sub, const struct frame_range *ranges,
                       size_t count, bool confirm);
+/* failure: NULL says nothing. */
 bool frame_encode_nack(struct buf *b, uint32_t rid, uint32_t sub, const struct frame_range *ranges,
                        size_t count, enum frame_nack_kind kind, uint64_t delay_ms,
-                       struct slice error, bool confirm);
+                       const struct frame_failure *failure, bool confirm);
 bool frame_encode_extend(struct buf *b, uint32_t rid, uint32_t sub,
                          const struct frame_range *ranges, size_t count, uint64_t lease_ms,
                          bool confirm);
 bool frame_encode_unsubscribe(struct buf *b, uint32_t rid, uint32_t sub);
 bool frame_encode_publish(struct buf *b, uint32_t rid, const struct event *events, size_t count);
-bool frame_encode_replay(struct buf *b, uint32_t rid, struct slice name, uint64_t from_seq,
-                         uint64_t to_seq, uint64_t from_time_ms, uint64_t to_time_ms);
+bool frame_encode_replay(struct buf *b, const struct frame *f);  /* rid, u.replay */
+bool frame_encode_redrive(struct buf *b, const struct frame *f); /* rid, u.redrive */
+bool frame_encode_state_request(struct buf *b, uint32_t rid, uint32_t sub, bool watch);
 /* PING, PONG, DRAIN, CLOSE, DRAINED: frames of nothing but op and rid. */
 bool frame_encode_plain(struct buf *b, enum frame_op op, uint32_t rid);
 bool frame_encode_welcome(struct buf *b, uint32_t rid, const struct frame *f);
 bool frame_encode_ok(struct buf *b, uint32_t rid, uint64_t value);
 bool frame_encode_err(struct buf *b, uint32_t rid, enum err err, struct slice message, bool fatal);
-bool frame_encode_subscribed(struct buf *b, uint32_t rid, uint32_t sub, uint64_t lease_ms,
-                             uint64_t backlog, bool created);
+bool frame_encode_subscribed(struct buf *b, const struct frame *f); /* rid, sub, u.subscribed */
 bool frame_encode_settled(struct buf *b, uint32_t rid, uint32_t sub, const struct frame_range *ok,
                           size_t ok_count, const struct frame_range *already, size_t already_count,
                           const struct frame_range *stale, size_t stale_count);
+bool frame_encode_lease(struct buf *b, uint32_t sub, const struct frame_range *ranges, size_t count,
+                        uint64_t remaining_ms);
+bool frame_encode_state(struct buf *b, const struct frame *f); /* rid, sub, u.state */
+bool frame_encode_quiet(struct buf *b, const char *reason, uint64_t deadline_ms);
 bool frame_encode_revoke(struct buf *b, uint32_t sub, const struct frame_range *ranges,
                          size_t count, const char *reason);
 bool frame_encode_published(struct buf *b, uint32_t rid, const uint64_t *seqs,

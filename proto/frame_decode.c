@@ -25,6 +25,7 @@ void frame_decoder_free(struct frame_decoder **d) {
     free((*d)->items);
     free((*d)->seqs);
     free((*d)->duplicates);
+    free((*d)->claims);
     free(*d);
     *d = NULL;
 }
@@ -70,6 +71,7 @@ static decode_fn *decoder_of(uint64_t op) {
         [FRAME_UNSUBSCRIBE] = decode_unsubscribe,
         [FRAME_PUBLISH] = decode_publish,
         [FRAME_REPLAY] = decode_replay,
+        [FRAME_REDRIVE] = decode_redrive,
         [FRAME_PING] = decode_plain,
         [FRAME_PONG] = decode_plain,
         [FRAME_DRAIN] = decode_plain,
@@ -82,9 +84,12 @@ static decode_fn *decoder_of(uint64_t op) {
         [FRAME_SUBSCRIBED - FRAME_WELCOME] = decode_subscribed,
         [FRAME_DELIVER - FRAME_WELCOME] = decode_deliver,
         [FRAME_SETTLED - FRAME_WELCOME] = decode_settled,
+        [FRAME_LEASE - FRAME_WELCOME] = decode_lease,
         [FRAME_REVOKE - FRAME_WELCOME] = decode_revoke,
+        [FRAME_STATE - FRAME_WELCOME] = decode_state,
         [FRAME_PUBLISHED - FRAME_WELCOME] = decode_published,
         [FRAME_DRAINED - FRAME_WELCOME] = decode_plain,
+        [FRAME_QUIET - FRAME_WELCOME] = decode_quiet,
         [FRAME_GOAWAY - FRAME_WELCOME] = decode_goaway,
         [FRAME_ENDED - FRAME_WELCOME] = decode_ended,
     };

@@ -25,7 +25,8 @@ struct frame_decoder {
     size_t seqs_cap;
     bool *duplicates; /* as many as seqs */
     size_t duplicates_cap;
-    struct slice types[LIMIT_FILTER_PATTERNS], sources[LIMIT_FILTER_PATTERNS];
+    struct frame_claim *claims;
+    size_t claims_cap;
 };
 
 /* Makes room for element `used` of an array that holds *cap elements. */
@@ -45,6 +46,7 @@ void decode_extend(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_unsubscribe(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_publish(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_replay(struct frame_decoder *d, struct fields *in, struct frame *f);
+void decode_redrive(struct frame_decoder *d, struct fields *in, struct frame *f);
 
 void decode_welcome(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_ok(struct frame_decoder *d, struct fields *in, struct frame *f);
@@ -52,8 +54,11 @@ void decode_err(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_subscribed(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_deliver(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_settled(struct frame_decoder *d, struct fields *in, struct frame *f);
+void decode_lease(struct frame_decoder *d, struct fields *in, struct frame *f);
+void decode_state(struct frame_decoder *d, struct fields *in, struct frame *f); /* both ways */
 void decode_revoke(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_published(struct frame_decoder *d, struct fields *in, struct frame *f);
+void decode_quiet(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_goaway(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_ended(struct frame_decoder *d, struct fields *in, struct frame *f);
 

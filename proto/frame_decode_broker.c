@@ -28,6 +28,7 @@ void decode_welcome(struct frame_decoder *d, struct fields *in, struct frame *f)
         else if (slice_eq_str(key, "heartbeat_ms")) number = &f->u.welcome.heartbeat_ms;
         else if (slice_eq_str(key, "max_frame_bytes")) number = &f->u.welcome.frame_max_bytes;
         else if (slice_eq_str(key, "now_ms")) number = &f->u.welcome.now_ms;
+        else if (slice_eq_str(key, "resume_ms")) number = &f->u.welcome.resume_ms;
         if (number != NULL) *number = opt_uint(in, 0, U64, "WELCOME: want an integer");
         else if (text != NULL) *text = opt_bytes(in, "WELCOME: want text");
         else fields_skip(in);
@@ -62,6 +63,8 @@ void decode_subscribed(struct frame_decoder *d, struct fields *in, struct frame 
             f->u.subscribed.backlog = opt_uint(in, 0, U64, "backlog: want an integer");
         } else if (slice_eq_str(key, "created")) {
             f->u.subscribed.created = opt_bool(in, false, "created: want true or false");
+        } else if (slice_eq_str(key, "resumed")) {
+            f->u.subscribed.resumed = opt_uint(in, 0, U64, "resumed: want an integer");
         } else {
             fields_skip(in);
         }
@@ -117,6 +120,47 @@ void decode_settled(struct frame_decoder *d, struct fields *in, struct frame *f)
     frame_read_ranges(d, in, 2, true, SIZE_MAX, &f->u.settled.stale, &f->u.settled.stale_count);
 }
 
+void decode_lease(struct frame_decoder *d, struct fields *in, struct frame *f) {
+    f->sub = read_sub(in);
+    frame_read_ranges(d, in, 0, false, SIZE_MAX, &f->ranges, &f->ranges_count);
+    f->u.lease.remaining_ms = need_uint(in, U64, "remaining_ms: want an integer");
+}
+
+/* The request and its answer have one op: what follows sub tells them apart. */
+void decode_state(struct frame_decoder *d, struct fields *in, struct frame *f) {
+    uint32_t outer;
+    struct slice key;
+    (void)d;
+    f->sub = read_sub(in);
+    if (!fields_is_map(in)) {
+        f->u.state.watch = opt_bool(in, false, "watch: want true or false");
+        return;
+    }
+    f->u.state.answer = true;
+    if (!fields_enter_map(in, false, &outer, "STATE: want a map")) return;
+    while (fields_key(in, &key)) {
+        uint64_t *count = NULL;
+        double *rate = NULL;
+        if (slice_eq_str(key, "ready")) count = &f->u.state.ready;
+        else if (slice_eq_str(key, "leased")) count = &f->u.state.leased;
+        else if (slice_eq_str(key, "delayed")) count = &f->u.state.delayed;
+        else if (slice_eq_str(key, "blocked")) count = &f->u.state.blocked;
+        else if (slice_eq_str(key, "dead")) count = &f->u.state.dead;
+        else if (slice_eq_str(key, "backlog")) count = &f->u.state.backlog;
+        else if (slice_eq_str(key, "oldest_ms")) count = &f->u.state.oldest_ms;
+        else if (slice_eq_str(key, "in_per_s")) rate = &f->u.state.in_per_s;
+        else if (slice_eq_str(key, "out_per_s")) rate = &f->u.state.out_per_s;
+        if (count != NULL) *count = opt_uint(in, 0, U64, "STATE: want an integer");
+        else if (rate != NULL) *rate = opt_number(in, 0, "STATE: want a number");
+        else if (slice_eq_str(key, "paused"))
+            f->u.state.paused = opt_bool(in, false, "paused: want true or false");
+        else if (slice_eq_str(key, "why_idle"))
+            f->u.state.why_idle = opt_bytes(in, "why_idle: want text");
+        else fields_skip(in);
+    }
+    fields_leave(in, outer);
+}
+
 void decode_revoke(struct frame_decoder *d, struct fields *in, struct frame *f) {
     f->sub = read_sub(in);
     frame_read_ranges(d, in, 0, false, SIZE_MAX, &f->ranges, &f->ranges_count);
@@ -149,6 +193,12 @@ void decode_published(struct frame_decoder *d, struct fields *in, struct frame *
         if (in->err == ERR_OK) d->duplicates[index] = true;
     }
     fields_leave(in, outer);
+}
+
+void decode_quiet(struct frame_decoder *d, struct fields *in, struct frame *f) {
+    (void)d;
+    f->u.quiet.reason = opt_bytes(in, "reason: want text");
+    f->u.quiet.deadline_ms = opt_uint(in, 0, U64, "deadline_ms: want an integer");
 }
 
 void decode_goaway(struct frame_decoder *d, struct fields *in, struct frame *f) {

@@ -1,14 +1,18 @@
 /* The frames of the client. Values that a broker would refuse are refused here, with an error that
  * leaves the connection open; wrong types are ERR_BAD_FRAME. */
-#include <math.h>
-
 #include "base/check.h"
 #include "proto/frame_decode.h"
 
 #define U32 UINT32_MAX
 #define U64 UINT64_MAX
 
-#define EVENT_FIELDS 7 /* of PUBLISH */
+#define EVENT_FIELDS 8 /* of PUBLISH */
+#define CLAIM_FIELDS 3
+
+/* The texts below say these numbers. */
+_Static_assert(LIMIT_FILTER_BYTES == 32 * KIB && LIMIT_POLICY_BYTES == 48 * KIB, "KiB");
+_Static_assert(LIMIT_WINDOW_EVENTS == 16384 && LIMIT_WINDOW_BYTES == 64 * MIB, "window");
+_Static_assert(LIMIT_SESSION_TOKEN_BYTES == 64 && LIMIT_RATE_PER_S == 1000000, "token, rate");
 
 static void limit(struct fields *in, uint64_t value, uint64_t max, enum err err, const char *why) {
     if (in->err == ERR_OK && value > max) fields_fail(in, err, why);
@@ -55,6 +59,10 @@ void decode_hello(struct frame_decoder *d, struct fields *in, struct frame *f) {
             f->u.hello.client_version = opt_bytes(in, "version: want text");
         } else if (slice_eq_str(key, "heartbeat_ms")) {
             f->u.hello.heartbeat_ms = opt_uint(in, 0, U64, "heartbeat_ms: want an integer");
+        } else if (slice_eq_str(key, "resume_ms")) {
+            f->u.hello.resume_ms = opt_uint(in, 0, U64, "resume_ms: want an integer");
+        } else if (slice_eq_str(key, "resume")) {
+            f->u.hello.resume = opt_bytes(in, "resume: want text");
         } else {
             fields_skip(in);
         }
@@ -62,6 +70,8 @@ void decode_hello(struct frame_decoder *d, struct fields *in, struct frame *f) {
     fields_leave(in, outer);
     limit(in, f->u.hello.client_name.len, LIMIT_NAME_BYTES, ERR_TOO_LARGE, "name: too long");
     limit(in, f->u.hello.client_version.len, LIMIT_NAME_BYTES, ERR_TOO_LARGE, "version: too long");
+    limit(in, f->u.hello.resume.len, LIMIT_SESSION_TOKEN_BYTES, ERR_TOO_LARGE,
+          "resume: above 64 bytes");
 }
 
 void decode_auth(struct frame_decoder *d, struct fields *in, struct frame *f) {
@@ -71,145 +81,45 @@ void decode_auth(struct frame_decoder *d, struct fields *in, struct frame *f) {
     f->u.auth.proof = opt_bytes(in, "proof: want bin");
 }
 
-/* A list of globs. */
-static size_t read_patterns(struct fields *in, struct slice *out, const char *why) {
-    uint32_t outer;
-    size_t n = 0;
-    if (!fields_enter_array(in, true, &outer, why)) return 0;
-    if (in->left > LIMIT_FILTER_PATTERNS) {
-        fields_fail(in, ERR_LIMIT_EXCEEDED, "filter: too many patterns");
-    }
-    while (in->err == ERR_OK && in->left > 0) {
-        out[n] = need_bytes(in, why);
-        limit(in, out[n].len, LIMIT_EVENT_TYPE_BYTES, ERR_TOO_LARGE, "filter: pattern too long");
-        n++;
-    }
-    fields_leave(in, outer);
-    return n;
+static void check_window(struct fields *in, uint64_t events, uint64_t bytes) {
+    limit(in, events, LIMIT_WINDOW_EVENTS, ERR_WINDOW_TOO_LARGE, "window: more than 16384 events");
+    limit(in, bytes, LIMIT_WINDOW_BYTES, ERR_WINDOW_TOO_LARGE, "window: more than 64 MiB");
 }
 
-static void read_filter(struct frame_decoder *d, struct fields *in, struct frame_policy *p) {
-    uint32_t outer;
-    struct slice key;
-    if (!fields_enter_map(in, true, &outer, "filter: want a map")) return;
-    while (fields_key(in, &key)) {
-        if (slice_eq_str(key, "types")) {
-            p->types_count = read_patterns(in, d->types, "types: want an array of texts");
-        } else if (slice_eq_str(key, "sources")) {
-            p->sources_count = read_patterns(in, d->sources, "sources: want an array of texts");
-        } else {
-            fields_skip(in);
-        }
-    }
-    fields_leave(in, outer);
-}
-
-static void read_backoff(struct fields *in, struct frame_policy *p) {
-    uint32_t outer;
-    struct slice key;
-    if (!fields_enter_map(in, true, &outer, "backoff: want a map")) return;
-    while (fields_key(in, &key)) {
-        if (slice_eq_str(key, "min_ms")) {
-            p->backoff_min_ms = opt_uint(in, U64, U64, "min_ms: want an integer");
-        } else if (slice_eq_str(key, "max_ms")) {
-            p->backoff_max_ms = opt_uint(in, U64, U64, "max_ms: want an integer");
-        } else if (slice_eq_str(key, "factor")) {
-            p->backoff_factor = opt_number(in, 0, "factor: want a number");
-            if (in->err == ERR_OK && p->backoff_factor != 0 &&
-                !(isfinite(p->backoff_factor) && p->backoff_factor >= 1)) {
-                fields_fail(in, ERR_INVALID_REQUEST, "factor: want 1 or more");
-            }
-        } else {
-            fields_skip(in);
-        }
-    }
-    fields_leave(in, outer);
-}
-
-static bool is_map(const struct fields *in) {
-    uint8_t b = in->at < in->end ? in->at[0] : 0;
-    return (b & 0xf0u) == 0x80u || b == 0xde || b == 0xdf;
-}
-
-/* "new", "first", {seq: n} or {time_ms: t}. */
-static void read_start(struct fields *in, struct frame_policy *p) {
-    static const char *const want = "start: want \"new\", \"first\", {seq} or {time_ms}";
-    uint32_t outer;
-    struct slice key;
-    bool found = false;
-    if (!is_map(in)) {
-        struct slice word = opt_bytes(in, want);
-        if (in->err != ERR_OK) return;
-        if (slice_eq_str(word, "first")) p->start = FRAME_START_FIRST;
-        else if (word.len == 0 || slice_eq_str(word, "new")) p->start = FRAME_START_NEW;
-        else fields_fail(in, ERR_INVALID_REQUEST, want);
-        return;
-    }
-    if (!fields_enter_map(in, false, &outer, want)) return;
-    while (fields_key(in, &key)) {
-        bool seq = slice_eq_str(key, "seq");
-        if (!found && (seq || slice_eq_str(key, "time_ms"))) {
-            p->start = seq ? FRAME_START_SEQ : FRAME_START_TIME;
-            p->start_value = need_uint(in, U64, want);
-            found = true;
-        } else {
-            fields_skip(in);
-        }
-    }
-    fields_leave(in, outer);
-    if (!found) fields_fail(in, ERR_INVALID_REQUEST, want);
-}
-
-static void check_policy(struct fields *in, const struct frame_policy *p) {
-    if (p->lease_ms != 0 &&
-        (p->lease_ms < LIMIT_LEASE_MS_MIN || p->lease_ms > LIMIT_LEASE_MS_MAX)) {
+/* 0 or nil: the subscription's. */
+static uint64_t read_lease_ms(struct fields *in) {
+    uint64_t lease_ms = opt_uint(in, 0, U64, "lease_ms: want an integer");
+    if (lease_ms != 0 && (lease_ms < LIMIT_LEASE_MS_MIN || lease_ms > LIMIT_LEASE_MS_MAX)) {
         fields_fail(in, ERR_INVALID_REQUEST, "lease_ms: want 100 to 43200000 (12 h)");
     }
-    if (p->max_fails != U64) {
-        limit(in, p->max_fails, LIMIT_FAILS_MAX, ERR_INVALID_REQUEST, "max_fails: too high");
-    }
-    if (p->backoff_min_ms != U64) {
-        limit(in, p->backoff_min_ms, LIMIT_BACKOFF_MS_MAX, ERR_INVALID_REQUEST,
-              "backoff.min_ms: above 24 h");
-    }
-    if (p->backoff_max_ms != U64) {
-        limit(in, p->backoff_max_ms, LIMIT_BACKOFF_MS_MAX, ERR_INVALID_REQUEST,
-              "backoff.max_ms: above 24 h");
-        if (p->backoff_min_ms != U64) {
-            limit(in, p->backoff_min_ms, p->backoff_max_ms, ERR_INVALID_REQUEST,
-                  "backoff.min_ms: above max_ms");
-        }
-    }
+    return lease_ms;
 }
 
-static void read_policy(struct frame_decoder *d, struct fields *in, struct frame_policy *p) {
+/* [tag, seq, flags, ...] */
+static void read_claims(struct frame_decoder *d, struct fields *in, struct frame *f) {
+    static const char *const want = "claims: want an array of tag, seq, flags";
     uint32_t outer;
-    struct slice key;
-    if (!fields_enter_map(in, true, &outer, "create: want a map")) return;
-    *p = (struct frame_policy){.present = true,
-                               .max_fails = U64,
-                               .backoff_min_ms = U64,
-                               .backoff_max_ms = U64,
-                               .start = FRAME_START_NEW};
-    while (fields_key(in, &key)) {
-        if (slice_eq_str(key, "filter")) read_filter(d, in, p);
-        else if (slice_eq_str(key, "lease_ms"))
-            p->lease_ms = opt_uint(in, 0, U64, "lease_ms: want an integer");
-        else if (slice_eq_str(key, "max_fails"))
-            p->max_fails = opt_uint(in, U64, U64, "max_fails: want an integer");
-        else if (slice_eq_str(key, "backoff")) read_backoff(in, p);
-        else if (slice_eq_str(key, "start")) read_start(in, p);
-        else fields_skip(in);
+    size_t n = 0;
+    uint64_t tag = 0; /* of the one before: tags begin at 1 */
+    if (!fields_enter_array(in, true, &outer, want)) return;
+    if (in->left % CLAIM_FIELDS != 0) fields_fail(in, ERR_BAD_FRAME, want);
+    limit(in, in->left / CLAIM_FIELDS, LIMIT_WINDOW_EVENTS, ERR_LIMIT_EXCEEDED,
+          "claims: more than 16384");
+    while (in->err == ERR_OK && in->left > 0) {
+        void *claims = d->claims;
+        frame_grow(&claims, &d->claims_cap, n, sizeof(struct frame_claim));
+        d->claims = claims;
+        struct frame_claim *c = &d->claims[n++];
+        c->tag = need_uint(in, U64, want);
+        c->seq = need_uint(in, U64, want);
+        c->flags = need_uint(in, U64, want);
+        if (c->tag <= tag)
+            fields_fail(in, ERR_INVALID_REQUEST, "claims: tags must rise, from 1 on");
+        tag = c->tag;
     }
     fields_leave(in, outer);
-    p->types = d->types;
-    p->sources = d->sources;
-    if (in->err == ERR_OK) check_policy(in, p);
-}
-
-static void check_window(struct fields *in, uint64_t events, uint64_t bytes) {
-    limit(in, events, LIMIT_WINDOW_EVENTS, ERR_LIMIT_EXCEEDED, "window: more than 16384 events");
-    limit(in, bytes, LIMIT_WINDOW_BYTES, ERR_LIMIT_EXCEEDED, "window: more than 64 MiB");
+    f->u.subscribe.claims = d->claims;
+    f->u.subscribe.claims_count = n;
 }
 
 void decode_subscribe(struct frame_decoder *d, struct fields *in, struct frame *f) {
@@ -224,13 +134,18 @@ void decode_subscribe(struct frame_decoder *d, struct fields *in, struct frame *
     while (fields_key(in, &key)) {
         if (slice_eq_str(key, "concurrency")) {
             f->u.subscribe.concurrency = opt_uint(in, 0, U64, "concurrency: want an integer");
+        } else if (slice_eq_str(key, "lease_ms")) {
+            f->u.subscribe.lease_ms = read_lease_ms(in);
         } else if (slice_eq_str(key, "create")) {
-            read_policy(d, in, &f->u.subscribe.create);
+            f->u.subscribe.create = opt_bytes(in, "create: want the policy as JSON text");
+        } else if (slice_eq_str(key, "claims")) {
+            read_claims(d, in, f);
         } else {
             fields_skip(in);
         }
     }
     fields_leave(in, outer);
+    limit(in, f->u.subscribe.create.len, LIMIT_POLICY_BYTES, ERR_TOO_LARGE, "create: above 48 KiB");
 }
 
 void decode_window(struct frame_decoder *d, struct fields *in, struct frame *f) {
@@ -255,28 +170,43 @@ void decode_ack(struct frame_decoder *d, struct fields *in, struct frame *f) {
     f->u.ack.confirm = read_confirm(in);
 }
 
+/* nil, the message, or [type, message, detail]. */
+static void read_failure(struct fields *in, struct frame_failure *failure) {
+    static const char *const want = "error: want text or [type, message, detail]";
+    uint32_t outer;
+    if (!fields_is_array(in)) {
+        failure->message = opt_bytes(in, want);
+    } else if (fields_enter_array(in, false, &outer, want)) {
+        failure->type = opt_bytes(in, "error: want text as type");
+        failure->message = opt_bytes(in, "error: want text as message");
+        failure->detail = opt_bytes(in, "error: want text as detail");
+        fields_leave(in, outer);
+    }
+    limit(in, failure->type.len, LIMIT_ERROR_TYPE_BYTES, ERR_TOO_LARGE,
+          "error: type above 128 bytes");
+    limit(in, failure->message.len, LIMIT_ERROR_MESSAGE_BYTES, ERR_TOO_LARGE,
+          "error: message above 512 bytes");
+    limit(in, failure->detail.len, LIMIT_ERROR_DETAIL_BYTES, ERR_TOO_LARGE,
+          "error: detail above 2 KiB");
+}
+
 void decode_nack(struct frame_decoder *d, struct fields *in, struct frame *f) {
     read_sub_and_ranges(d, in, f);
     uint64_t kind = need_uint(in, U64, "kind: want an integer");
-    limit(in, kind, FRAME_NACK_REJECT, ERR_INVALID_REQUEST, "kind: want 0, 1 or 2");
+    limit(in, kind, FRAME_NACK_ELSEWHERE, ERR_INVALID_REQUEST, "kind: want 0, 1, 2 or 3");
     f->u.nack.kind = (enum frame_nack_kind)(kind & 3);
     f->u.nack.delay_ms = opt_uint(in, FRAME_DELAY_POLICY, U64 - 1, "delay_ms: want an integer");
     if (f->u.nack.delay_ms != FRAME_DELAY_POLICY) {
         limit(in, f->u.nack.delay_ms, LIMIT_BACKOFF_MS_MAX, ERR_INVALID_REQUEST,
               "delay_ms: above 24 h");
     }
-    f->u.nack.error = opt_bytes(in, "error: want text");
-    limit(in, f->u.nack.error.len, LIMIT_ERROR_BYTES, ERR_TOO_LARGE, "error: above 2 KiB");
+    read_failure(in, &f->u.nack.failure);
     f->u.nack.confirm = read_confirm(in);
 }
 
 void decode_extend(struct frame_decoder *d, struct fields *in, struct frame *f) {
     read_sub_and_ranges(d, in, f);
-    f->u.extend.lease_ms = opt_uint(in, 0, U64, "lease_ms: want an integer");
-    uint64_t lease_ms = f->u.extend.lease_ms;
-    if (lease_ms != 0 && (lease_ms < LIMIT_LEASE_MS_MIN || lease_ms > LIMIT_LEASE_MS_MAX)) {
-        fields_fail(in, ERR_INVALID_REQUEST, "lease_ms: want 100 to 43200000 (12 h)");
-    }
+    f->u.extend.lease_ms = read_lease_ms(in);
     f->u.extend.confirm = read_confirm(in);
 }
 
@@ -289,13 +219,14 @@ static void read_published_event(struct fields *in, struct event *e) {
     uint32_t outer;
     *e = (struct event){0};
     if (!fields_enter_array(in, false, &outer, "event: want an array")) return;
-    if (in->left < EVENT_FIELDS) fields_fail(in, ERR_BAD_FRAME, "event: want seven fields");
+    if (in->left < EVENT_FIELDS) fields_fail(in, ERR_BAD_FRAME, "event: want eight fields");
     e->type = opt_bytes(in, "type: want text");
     e->subject = opt_bytes(in, "subject: want text");
     e->id = opt_bytes(in, "id: want text");
     e->content_type = opt_bytes(in, "content_type: want text");
     e->metadata = opt_bytes(in, "metadata: want JSON text");
     e->time_ms = opt_uint(in, 0, U64, "time_ms: want an integer");
+    e->deliver_at_ms = opt_uint(in, 0, U64, "deliver_at_ms: want an integer");
     e->body = opt_bytes(in, "body: want bin");
     fields_leave(in, outer);
     limit(in, e->type.len, LIMIT_EVENT_TYPE_BYTES, ERR_TOO_LARGE, "type: above 256 bytes");
@@ -323,20 +254,53 @@ void decode_publish(struct frame_decoder *d, struct fields *in, struct frame *f)
     f->u.publish.count = n;
 }
 
+static struct slice read_filter(struct fields *in) {
+    struct slice filter = opt_bytes(in, "filter: want JSON text");
+    limit(in, filter.len, LIMIT_FILTER_BYTES, ERR_TOO_LARGE, "filter: above 32 KiB");
+    return filter;
+}
+
+static uint64_t read_rate(struct fields *in) {
+    uint64_t rate_per_s = opt_uint(in, 0, U64, "rate: want an integer");
+    limit(in, rate_per_s, LIMIT_RATE_PER_S, ERR_INVALID_REQUEST, "rate: above 1000000");
+    return rate_per_s;
+}
+
 void decode_replay(struct frame_decoder *d, struct fields *in, struct frame *f) {
     uint32_t outer;
     struct slice key;
     (void)d;
     f->u.replay.name = read_name(in);
-    if (!fields_enter_map(in, true, &outer, "REPLAY: want a map")) return;
+    if (!fields_enter_map(in, false, &outer, "REPLAY: want a map")) return;
     while (fields_key(in, &key)) {
         uint64_t *out = NULL;
         if (slice_eq_str(key, "from_seq")) out = &f->u.replay.from_seq;
         else if (slice_eq_str(key, "to_seq")) out = &f->u.replay.to_seq;
         else if (slice_eq_str(key, "from_time_ms")) out = &f->u.replay.from_time_ms;
         else if (slice_eq_str(key, "to_time_ms")) out = &f->u.replay.to_time_ms;
-        if (out == NULL) fields_skip(in);
-        else *out = opt_uint(in, 0, U64, "REPLAY: want integers");
+        if (out != NULL) *out = opt_uint(in, 0, U64, "REPLAY: want integers");
+        else if (slice_eq_str(key, "filter")) f->u.replay.filter = read_filter(in);
+        else if (slice_eq_str(key, "rate")) f->u.replay.rate_per_s = read_rate(in);
+        else if (slice_eq_str(key, "dry_run"))
+            f->u.replay.dry_run = opt_bool(in, false, "dry_run: want true or false");
+        else fields_skip(in);
+    }
+    fields_leave(in, outer);
+}
+
+/* The map must be there, so that a frame cut short cannot mean "all dead letters". */
+void decode_redrive(struct frame_decoder *d, struct fields *in, struct frame *f) {
+    uint32_t outer;
+    struct slice key;
+    (void)d;
+    f->u.redrive.name = read_name(in);
+    if (!fields_enter_map(in, false, &outer, "REDRIVE: want a map")) return;
+    while (fields_key(in, &key)) {
+        if (slice_eq_str(key, "seq"))
+            f->u.redrive.seq = opt_uint(in, 0, U64, "seq: want an integer");
+        else if (slice_eq_str(key, "filter")) f->u.redrive.filter = read_filter(in);
+        else if (slice_eq_str(key, "rate")) f->u.redrive.rate_per_s = read_rate(in);
+        else fields_skip(in);
     }
     fields_leave(in, outer);
 }

@@ -69,6 +69,54 @@ static void put_ranges(struct writer *w, const struct frame_range *ranges, size_
     }
 }
 
+static void put_key_uint(struct writer *w, const char *key, uint64_t value) {
+    put_str(w, key);
+    put_uint(w, value);
+}
+
+static void put_key_text(struct writer *w, const char *key, struct slice value) {
+    put_str(w, key);
+    put_text(w, value);
+}
+
+static void put_key_number(struct writer *w, const char *key, double value) {
+    put_str(w, key);
+    msgpack_pack_double(&w->pk, value);
+}
+
+static void put_key_bool(struct writer *w, const char *key, bool value) {
+    put_str(w, key);
+    put_bool(w, value);
+}
+
+/* Maps of options: only what was given is written. */
+struct option {
+    const char *key;
+    uint64_t number; /* unless text is set; 0: not given */
+    struct slice text;
+    bool flag; /* write `true` */
+};
+
+static bool option_given(const struct option *o) {
+    return o->number != 0 || o->text.len > 0 || o->flag;
+}
+
+static size_t options_given(const struct option *options, size_t count) {
+    size_t given = 0;
+    for (size_t i = 0; i < count; i++) given += option_given(&options[i]);
+    return given;
+}
+
+static void put_options(struct writer *w, const struct option *options, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        const struct option *o = &options[i];
+        if (!option_given(o)) continue;
+        if (o->flag) put_key_bool(w, o->key, true);
+        else if (o->text.len > 0) put_key_text(w, o->key, o->text);
+        else put_key_uint(w, o->key, o->number);
+    }
+}
+
 /* Starts a frame of `fields` fields, op and rid not counted. */
 static void begin(struct writer *w, struct buf *b, enum frame_op op, uint32_t rid, size_t fields) {
     static const uint8_t prefix[PREFIX_BYTES];
@@ -91,22 +139,22 @@ static bool end(struct writer *w) {
 }
 
 bool frame_encode_hello(struct buf *b, uint32_t rid, const char *client_name,
-                        const char *client_version, uint64_t heartbeat_ms) {
+                        const char *client_version, uint64_t heartbeat_ms, uint64_t resume_ms,
+                        struct slice resume) {
+    const struct option options[] = {{.key = "resume_ms", .number = resume_ms},
+                                     {.key = "resume", .text = resume}};
+    size_t count = sizeof options / sizeof options[0];
     struct writer w;
     begin(&w, b, FRAME_HELLO, rid, 1);
-    put_map(&w, 6);
-    put_str(&w, "min");
-    put_uint(&w, FRAME_VERSION);
-    put_str(&w, "max");
-    put_uint(&w, FRAME_VERSION);
-    put_str(&w, "name");
-    put_str(&w, client_name);
-    put_str(&w, "version");
-    put_str(&w, client_version);
-    put_str(&w, "heartbeat_ms");
-    put_uint(&w, heartbeat_ms);
+    put_map(&w, 6 + options_given(options, count));
+    put_key_uint(&w, "min", FRAME_VERSION);
+    put_key_uint(&w, "max", FRAME_VERSION);
+    put_key_text(&w, "name", slice_str(client_name));
+    put_key_text(&w, "version", slice_str(client_version));
+    put_key_uint(&w, "heartbeat_ms", heartbeat_ms);
     put_str(&w, "features");
     put_array(&w, 0);
+    put_options(&w, options, count);
     return end(&w);
 }
 
@@ -120,87 +168,31 @@ bool frame_encode_auth(struct buf *b, uint32_t rid, struct slice mechanism, stru
     return end(&w);
 }
 
-static void put_patterns(struct writer *w, const char *key, const struct slice *patterns,
-                         size_t count) {
-    if (count == 0) return;
-    put_str(w, key);
-    put_array(w, count);
-    for (size_t i = 0; i < count; i++) put_text(w, patterns[i]);
-}
-
-static void put_start(struct writer *w, const struct frame_policy *p) {
-    put_str(w, "start");
-    if (p->start == FRAME_START_NEW || p->start == FRAME_START_FIRST) {
-        put_str(w, p->start == FRAME_START_NEW ? "new" : "first");
-        return;
-    }
-    put_map(w, 1);
-    put_str(w, p->start == FRAME_START_SEQ ? "seq" : "time_ms");
-    put_uint(w, p->start_value);
-}
-
-static void put_backoff(struct writer *w, const struct frame_policy *p) {
-    bool min = p->backoff_min_ms != UINT64_MAX, max = p->backoff_max_ms != UINT64_MAX;
-    bool factor = p->backoff_factor != 0;
-    if (!min && !max && !factor) return;
-    put_str(w, "backoff");
-    put_map(w, (size_t)min + (size_t)max + (size_t)factor);
-    if (min) {
-        put_str(w, "min_ms");
-        put_uint(w, p->backoff_min_ms);
-    }
-    if (max) {
-        put_str(w, "max_ms");
-        put_uint(w, p->backoff_max_ms);
-    }
-    if (factor) {
-        put_str(w, "factor");
-        msgpack_pack_double(&w->pk, p->backoff_factor);
+static void put_claims(struct writer *w, const struct frame_claim *claims, size_t count) {
+    put_str(w, "claims");
+    put_array(w, count * 3);
+    for (size_t i = 0; i < count; i++) {
+        put_uint(w, claims[i].tag);
+        put_uint(w, claims[i].seq);
+        put_uint(w, claims[i].flags);
     }
 }
 
-/* Only what is not the default is written. */
-static void put_policy(struct writer *w, const struct frame_policy *p) {
-    bool filter = p->types_count + p->sources_count > 0;
-    bool lease = p->lease_ms != 0, fails = p->max_fails != UINT64_MAX;
-    bool backoff = p->backoff_min_ms != UINT64_MAX || p->backoff_max_ms != UINT64_MAX ||
-                   p->backoff_factor != 0;
-    put_map(w, (size_t)filter + (size_t)lease + (size_t)fails + (size_t)backoff + 1);
-    if (filter) {
-        put_str(w, "filter");
-        put_map(w, (size_t)(p->types_count > 0) + (size_t)(p->sources_count > 0));
-        put_patterns(w, "types", p->types, p->types_count);
-        put_patterns(w, "sources", p->sources, p->sources_count);
-    }
-    if (lease) {
-        put_str(w, "lease_ms");
-        put_uint(w, p->lease_ms);
-    }
-    if (fails) {
-        put_str(w, "max_fails");
-        put_uint(w, p->max_fails);
-    }
-    put_backoff(w, p);
-    put_start(w, p);
-}
-
-bool frame_encode_subscribe(struct buf *b, uint32_t rid, uint32_t sub, struct slice name,
-                            uint64_t window_events, uint64_t window_bytes, uint64_t concurrency,
-                            const struct frame_policy *create) {
+bool frame_encode_subscribe(struct buf *b, const struct frame *f) {
+    const struct option options[] = {{.key = "lease_ms", .number = f->u.subscribe.lease_ms},
+                                     {.key = "create", .text = f->u.subscribe.create}};
+    size_t count = sizeof options / sizeof options[0];
+    bool claims = f->u.subscribe.claims_count > 0;
     struct writer w;
-    bool creates = create != NULL && create->present;
-    begin(&w, b, FRAME_SUBSCRIBE, rid, 5);
-    put_uint(&w, sub);
-    put_text(&w, name);
-    put_uint(&w, window_events);
-    put_uint(&w, window_bytes);
-    put_map(&w, creates ? 2 : 1);
-    put_str(&w, "concurrency");
-    put_uint(&w, concurrency);
-    if (creates) {
-        put_str(&w, "create");
-        put_policy(&w, create);
-    }
+    begin(&w, b, FRAME_SUBSCRIBE, f->rid, 5);
+    put_uint(&w, f->sub);
+    put_text(&w, f->u.subscribe.name);
+    put_uint(&w, f->u.subscribe.window_events);
+    put_uint(&w, f->u.subscribe.window_bytes);
+    put_map(&w, 1 + options_given(options, count) + (size_t)claims);
+    put_key_uint(&w, "concurrency", f->u.subscribe.concurrency);
+    put_options(&w, options, count);
+    if (claims) put_claims(&w, f->u.subscribe.claims, f->u.subscribe.claims_count);
     return end(&w);
 }
 
@@ -224,9 +216,24 @@ bool frame_encode_ack(struct buf *b, uint32_t rid, uint32_t sub, const struct fr
     return end(&w);
 }
 
+static void put_failure(struct writer *w, const struct frame_failure *failure) {
+    bool message = failure != NULL && failure->message.len > 0;
+    bool more = failure != NULL && failure->type.len + failure->detail.len > 0;
+    if (more) {
+        put_array(w, 3);
+        put_text(w, failure->type);
+        put_text(w, failure->message);
+        put_text(w, failure->detail);
+    } else if (message) {
+        put_text(w, failure->message);
+    } else {
+        msgpack_pack_nil(&w->pk);
+    }
+}
+
 bool frame_encode_nack(struct buf *b, uint32_t rid, uint32_t sub, const struct frame_range *ranges,
                        size_t count, enum frame_nack_kind kind, uint64_t delay_ms,
-                       struct slice error, bool confirm) {
+                       const struct frame_failure *failure, bool confirm) {
     struct writer w;
     begin(&w, b, FRAME_NACK, rid, 6);
     put_uint(&w, sub);
@@ -234,7 +241,7 @@ bool frame_encode_nack(struct buf *b, uint32_t rid, uint32_t sub, const struct f
     put_uint(&w, kind);
     if (delay_ms == FRAME_DELAY_POLICY) msgpack_pack_nil(&w.pk);
     else put_uint(&w, delay_ms);
-    put_text(&w, error);
+    put_failure(&w, failure);
     put_bool(&w, confirm);
     return end(&w);
 }
@@ -264,33 +271,54 @@ bool frame_encode_publish(struct buf *b, uint32_t rid, const struct event *event
     put_array(&w, count);
     for (size_t i = 0; i < count && !w.failed; i++) {
         const struct event *e = &events[i];
-        put_array(&w, 7);
+        put_array(&w, 8);
         put_text(&w, e->type);
         put_text(&w, e->subject);
         put_text(&w, e->id);
         put_text(&w, e->content_type);
         put_text(&w, e->metadata);
         put_uint(&w, e->time_ms);
+        put_uint(&w, e->deliver_at_ms);
         put_bin(&w, e->body);
     }
     return end(&w);
 }
 
-bool frame_encode_replay(struct buf *b, uint32_t rid, struct slice name, uint64_t from_seq,
-                         uint64_t to_seq, uint64_t from_time_ms, uint64_t to_time_ms) {
-    static const char *const keys[] = {"from_seq", "to_seq", "from_time_ms", "to_time_ms"};
-    const uint64_t values[] = {from_seq, to_seq, from_time_ms, to_time_ms};
-    size_t given = 0;
+bool frame_encode_replay(struct buf *b, const struct frame *f) {
+    const struct option options[] = {{.key = "from_seq", .number = f->u.replay.from_seq},
+                                     {.key = "to_seq", .number = f->u.replay.to_seq},
+                                     {.key = "from_time_ms", .number = f->u.replay.from_time_ms},
+                                     {.key = "to_time_ms", .number = f->u.replay.to_time_ms},
+                                     {.key = "filter", .text = f->u.replay.filter},
+                                     {.key = "rate", .number = f->u.replay.rate_per_s},
+                                     {.key = "dry_run", .flag = f->u.replay.dry_run}};
+    size_t count = sizeof options / sizeof options[0];
     struct writer w;
-    for (int i = 0; i < 4; i++) given += values[i] != 0;
-    begin(&w, b, FRAME_REPLAY, rid, 2);
-    put_text(&w, name);
-    put_map(&w, given);
-    for (int i = 0; i < 4; i++) {
-        if (values[i] == 0) continue;
-        put_str(&w, keys[i]);
-        put_uint(&w, values[i]);
-    }
+    begin(&w, b, FRAME_REPLAY, f->rid, 2);
+    put_text(&w, f->u.replay.name);
+    put_map(&w, options_given(options, count));
+    put_options(&w, options, count);
+    return end(&w);
+}
+
+bool frame_encode_redrive(struct buf *b, const struct frame *f) {
+    const struct option options[] = {{.key = "seq", .number = f->u.redrive.seq},
+                                     {.key = "filter", .text = f->u.redrive.filter},
+                                     {.key = "rate", .number = f->u.redrive.rate_per_s}};
+    size_t count = sizeof options / sizeof options[0];
+    struct writer w;
+    begin(&w, b, FRAME_REDRIVE, f->rid, 2);
+    put_text(&w, f->u.redrive.name);
+    put_map(&w, options_given(options, count));
+    put_options(&w, options, count);
+    return end(&w);
+}
+
+bool frame_encode_state_request(struct buf *b, uint32_t rid, uint32_t sub, bool watch) {
+    struct writer w;
+    begin(&w, b, FRAME_STATE, rid, 2);
+    put_uint(&w, sub);
+    put_bool(&w, watch);
     return end(&w);
 }
 
@@ -305,23 +333,17 @@ bool frame_encode_plain(struct buf *b, enum frame_op op, uint32_t rid) {
 bool frame_encode_welcome(struct buf *b, uint32_t rid, const struct frame *f) {
     struct writer w;
     begin(&w, b, FRAME_WELCOME, rid, 1);
-    put_map(&w, 9);
-    put_str(&w, "version");
-    put_uint(&w, f->u.welcome.version);
-    put_str(&w, "server");
-    put_text(&w, f->u.welcome.server);
-    put_str(&w, "session");
-    put_text(&w, f->u.welcome.session);
-    put_str(&w, "auth");
-    put_text(&w, f->u.welcome.auth);
+    put_map(&w, 10);
+    put_key_uint(&w, "version", f->u.welcome.version);
+    put_key_text(&w, "server", f->u.welcome.server);
+    put_key_text(&w, "session", f->u.welcome.session);
+    put_key_text(&w, "auth", f->u.welcome.auth);
     put_str(&w, "nonce");
     put_bin(&w, f->u.welcome.nonce);
-    put_str(&w, "heartbeat_ms");
-    put_uint(&w, f->u.welcome.heartbeat_ms);
-    put_str(&w, "max_frame_bytes");
-    put_uint(&w, f->u.welcome.frame_max_bytes);
-    put_str(&w, "now_ms");
-    put_uint(&w, f->u.welcome.now_ms);
+    put_key_uint(&w, "heartbeat_ms", f->u.welcome.heartbeat_ms);
+    put_key_uint(&w, "max_frame_bytes", f->u.welcome.frame_max_bytes);
+    put_key_uint(&w, "now_ms", f->u.welcome.now_ms);
+    put_key_uint(&w, "resume_ms", f->u.welcome.resume_ms);
     put_str(&w, "features");
     put_array(&w, 0);
     return end(&w);
@@ -346,18 +368,15 @@ bool frame_encode_err(struct buf *b, uint32_t rid, enum err err, struct slice me
     return end(&w);
 }
 
-bool frame_encode_subscribed(struct buf *b, uint32_t rid, uint32_t sub, uint64_t lease_ms,
-                             uint64_t backlog, bool created) {
+bool frame_encode_subscribed(struct buf *b, const struct frame *f) {
     struct writer w;
-    begin(&w, b, FRAME_SUBSCRIBED, rid, 2);
-    put_uint(&w, sub);
-    put_map(&w, 3);
-    put_str(&w, "lease_ms");
-    put_uint(&w, lease_ms);
-    put_str(&w, "backlog");
-    put_uint(&w, backlog);
-    put_str(&w, "created");
-    put_bool(&w, created);
+    begin(&w, b, FRAME_SUBSCRIBED, f->rid, 2);
+    put_uint(&w, f->sub);
+    put_map(&w, 4);
+    put_key_uint(&w, "lease_ms", f->u.subscribed.lease_ms);
+    put_key_uint(&w, "backlog", f->u.subscribed.backlog);
+    put_key_bool(&w, "created", f->u.subscribed.created);
+    put_key_uint(&w, "resumed", f->u.subscribed.resumed);
     return end(&w);
 }
 
@@ -370,6 +389,43 @@ bool frame_encode_settled(struct buf *b, uint32_t rid, uint32_t sub, const struc
     put_ranges(&w, ok, ok_count);
     put_ranges(&w, already, already_count);
     put_ranges(&w, stale, stale_count);
+    return end(&w);
+}
+
+bool frame_encode_lease(struct buf *b, uint32_t sub, const struct frame_range *ranges, size_t count,
+                        uint64_t remaining_ms) {
+    struct writer w;
+    begin(&w, b, FRAME_LEASE, 0, 3);
+    put_uint(&w, sub);
+    put_ranges(&w, ranges, count);
+    put_uint(&w, remaining_ms);
+    return end(&w);
+}
+
+bool frame_encode_state(struct buf *b, const struct frame *f) {
+    struct writer w;
+    begin(&w, b, FRAME_STATE, f->rid, 2);
+    put_uint(&w, f->sub);
+    put_map(&w, 11);
+    put_key_uint(&w, "ready", f->u.state.ready);
+    put_key_uint(&w, "leased", f->u.state.leased);
+    put_key_uint(&w, "delayed", f->u.state.delayed);
+    put_key_uint(&w, "blocked", f->u.state.blocked);
+    put_key_uint(&w, "dead", f->u.state.dead);
+    put_key_uint(&w, "backlog", f->u.state.backlog);
+    put_key_uint(&w, "oldest_ms", f->u.state.oldest_ms);
+    put_key_number(&w, "in_per_s", f->u.state.in_per_s);
+    put_key_number(&w, "out_per_s", f->u.state.out_per_s);
+    put_key_bool(&w, "paused", f->u.state.paused);
+    put_key_text(&w, "why_idle", f->u.state.why_idle);
+    return end(&w);
+}
+
+bool frame_encode_quiet(struct buf *b, const char *reason, uint64_t deadline_ms) {
+    struct writer w;
+    begin(&w, b, FRAME_QUIET, 0, 2);
+    put_str(&w, reason);
+    put_uint(&w, deadline_ms);
     return end(&w);
 }
 

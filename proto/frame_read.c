@@ -1,5 +1,7 @@
 #include "proto/frame_read.h"
 
+#include <math.h>
+
 #include "base/check.h"
 
 enum kind {
@@ -181,15 +183,18 @@ double opt_number(struct fields *f, double missing, const char *why) {
         fields_fail(f, ERR_BAD_FRAME, why);
         return 0;
     }
+    double value;
     if (h.float_bytes == 8) {
-        double value;
         memcpy(&value, &h.value, sizeof value);
-        return value;
+    } else {
+        uint32_t bits = (uint32_t)h.value;
+        float narrow;
+        memcpy(&narrow, &bits, sizeof narrow);
+        value = narrow;
     }
-    uint32_t bits = (uint32_t)h.value;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
+    if (isfinite(value)) return value;
+    fields_fail(f, ERR_BAD_FRAME, why);
+    return 0;
 }
 
 static struct slice bytes_of(struct fields *f, const struct head *h, const char *why) {
@@ -225,6 +230,21 @@ void fields_skip(struct fields *f) {
         else if (h.kind == KIND_ARRAY) values += h.value;
         else if (h.kind == KIND_MAP) values += h.value * 2;
     }
+}
+
+static bool next_is(const struct fields *f, enum kind kind) {
+    struct head h;
+    if (f->err != ERR_OK || f->left == 0) return false;
+    CHECK(f->at < f->end && head_read(f->at, f->end, &h));
+    return h.kind == kind;
+}
+
+bool fields_is_array(const struct fields *f) {
+    return next_is(f, KIND_ARRAY);
+}
+
+bool fields_is_map(const struct fields *f) {
+    return next_is(f, KIND_MAP);
 }
 
 static bool enter(struct fields *f, enum kind kind, bool optional, uint32_t *outer,

@@ -38,13 +38,17 @@ bool fields_fail(struct fields *f, enum err err, const char *why);
 uint64_t need_uint(struct fields *f, uint64_t max, const char *why);
 uint64_t opt_uint(struct fields *f, uint64_t missing, uint64_t max, const char *why);
 bool opt_bool(struct fields *f, bool missing, const char *why);
-/* A number, written as an integer or as a float. */
+/* A finite number, written as an integer or as a float. */
 double opt_number(struct fields *f, double missing, const char *why);
 /* str or bin. */
 struct slice need_bytes(struct fields *f, const char *why);
 struct slice opt_bytes(struct fields *f, const char *why);
 /* Skips one field; harmless when there is none. */
 void fields_skip(struct fields *f);
+
+/* Whether the next field is there and an array, or a map: where more than one type will do. */
+bool fields_is_array(const struct fields *f);
+bool fields_is_map(const struct fields *f);
 
 /* Goes into the array that is the next field: *outer keeps how many fields the outer one has left,
  * f->left becomes the count. False: it is nil or missing (when optional) or not an array. A map is

@@ -32,13 +32,26 @@
 #define LIMIT_SIGNATURES        16  /* looked at per request */
 
 /* Subscriptions. */
-#define LIMIT_FILTER_PATTERNS 64     /* types, and sources, of one filter */
+#define LIMIT_FILTER_BYTES    (32 * KIB) /* of its JSON text */
+#define LIMIT_FILTER_NODES    512        /* globs, names and conditions of one filter */
+#define LIMIT_FILTER_DEPTH    8          /* all, any and not within each other */
+#define LIMIT_FILTER_IN       64         /* values of one "in" */
 #define LIMIT_OUTSTANDING     100000 /* entries of one subscription between floor and next */
 #define LIMIT_LEASE_MS_MIN    100
 #define LIMIT_LEASE_MS_MAX    (12 * 3600 * 1000) /* one lease; EXTEND renews it */
+#define LIMIT_HOLD_MS_MAX     (7 * 24 * 3600 * 1000)
+#define LIMIT_AGE_MS_MAX      (366ULL * 24 * 3600 * 1000) /* max_age_ms, and retention's */
 #define LIMIT_BACKOFF_MS_MAX  (24 * 3600 * 1000)
+#define LIMIT_BACKOFF_STEPS   32 /* of a backoff list */
 #define LIMIT_FAILS_MAX       1000000
-#define LIMIT_ERROR_BYTES     (2 * KIB) /* error text of a nack */
+#define LIMIT_RATE_PER_S      1000000
+#define LIMIT_ORDER_KEY_BYTES 128
+/* The failure that a nack tells. */
+#define LIMIT_ERROR_TYPE_BYTES    128
+#define LIMIT_ERROR_MESSAGE_BYTES 512
+#define LIMIT_ERROR_DETAIL_BYTES  (2 * KIB)
+/* deliver_at of an event: so far ahead at most. */
+#define LIMIT_DELIVER_LATER_MS (30ULL * 24 * 3600 * 1000)
 
 /* HTTP (RFC 9112); the times are absolute, from the first byte. */
 #define LIMIT_HTTP_HEAD_BYTES       (16 * KIB)
@@ -63,6 +76,11 @@
 #define LIMIT_WINDOW_EVENTS             16384
 #define LIMIT_WINDOW_BYTES              (64 * MIB)
 #define LIMIT_RANGES                    1024        /* tag ranges of one ACK, NACK or EXTEND */
+#define LIMIT_RESUME_MS                 600000      /* grace that a worker may ask for in HELLO */
+#define LIMIT_SESSION_TOKEN_BYTES       64          /* `session` of WELCOME, `resume` of HELLO */
+#define LIMIT_RESTART_GRACE_MS          600000      /* --restart-grace */
+#define LIMIT_DRAIN_MS                  600000      /* --drain-ms */
+#define LIMIT_POLICY_BYTES              (48 * KIB)  /* JSON text of a policy in SUBSCRIBE */
 #define LIMIT_DELIVER_BYTES             (256 * KIB) /* a DELIVER frame is closed when it passes this */
 #define LIMIT_SESSION_OUT_BYTES         (64 * MIB) /* frames of one turn for one session */
 #define LIMIT_WRITE_QUEUE_BYTES                                                                    \

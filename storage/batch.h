@@ -18,7 +18,8 @@ enum store_table {
     STORE_POSITIONS,     /* subscription id, cursor id -> how far it is */
     STORE_RETRIES,       /* subscription id, cursor id, seq -> fails, due time, last error */
     STORE_DEAD,          /* subscription id, seq, cursor id -> dead letter with its event */
-    STORE_REPLAYS,       /* replay id -> range and state */
+    STORE_TASKS,         /* task id -> replay, count, redrive or purge: range and state */
+    STORE_DUE,           /* subscription id, due time, seq, cursor id -> event that waits for it */
     STORE_TABLES
 };
 

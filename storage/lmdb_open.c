@@ -31,7 +31,16 @@
 
 static const char format_key[] = "format";
 static const char *const table_names[STORE_TABLES] = {
-    "meta", "journal", "ids", "config", "subscriptions", "positions", "retries", "dead", "replays",
+    [STORE_META] = "meta",
+    [STORE_JOURNAL] = "journal",
+    [STORE_IDS] = "ids",
+    [STORE_CONFIG] = "config",
+    [STORE_SUBSCRIPTIONS] = "subscriptions",
+    [STORE_POSITIONS] = "positions",
+    [STORE_RETRIES] = "retries",
+    [STORE_DEAD] = "dead",
+    [STORE_TASKS] = "replays", /* the only tasks there were when the table was made */
+    [STORE_DUE] = "due",
 };
 
 static int say(struct lmdb *l, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -133,7 +142,7 @@ static void close_env(struct lmdb *l) {
     l->env = NULL;
 }
 
-/* Opens every table; one that is not there is made: a newer broker has more of them. */
+/* Opens every table; one that is not there is made: an older broker had fewer of them. */
 static int open_tables(struct lmdb *l, MDB_txn *txn) {
     int rc = mdb_dbi_open(txn, NULL, 0, &l->main);
     for (int i = 0; i < STORE_TABLES && rc == 0; i++) {

@@ -3,18 +3,14 @@
 #include "proto/limits.h"
 #include "storage/record_bytes.h"
 
-#define U64_VERSION          1
-#define CONFIG_VERSION       1
-#define IDS_VERSION          1
-#define SUBSCRIPTION_VERSION 1
-#define POSITION_VERSION     1
-#define RETRY_VERSION        1
-#define REPLAY_VERSION       1
+#define U64_VERSION      1
+#define CONFIG_VERSION   1
+#define IDS_VERSION      1
+#define POSITION_VERSION 2 /* 2: due_count, dead_count, expired_total, matched */
+#define TASK_VERSION     2 /* 2: not only replays */
 
-#define SUBSCRIPTION_BYTES (4 + 8 + 8 + 4 + 8 + 8 + 4 + 2 + 2 + 2)
-#define POSITION_BYTES     (8 + 8 + 8 + 4)
-#define RETRY_BYTES        (4 + 4 + 8 + 2)
-#define REPLAY_BYTES       (4 + 8 + 8 + 8 + 8 + 8)
+#define POSITION_BYTES (7 * 8 + 4)
+#define TASK_BYTES     (2 + 4 + 8 * 8 + 4 + 4)
 
 /* Keys. */
 
@@ -57,6 +53,15 @@ struct slice key_dead(uint8_t out[KEY_DEAD_BYTES], uint32_t sub, uint64_t seq, u
     put_big_endian(out + 4, seq, 8);
     put_big_endian(out + 12, cursor, 4);
     return slice_of(out, KEY_DEAD_BYTES);
+}
+
+struct slice key_due(uint8_t out[KEY_DUE_BYTES], uint32_t sub, uint64_t due_wall_ms, uint64_t seq,
+                     uint32_t cursor) {
+    put_big_endian(out, sub, 4);
+    put_big_endian(out + 4, due_wall_ms, 8);
+    put_big_endian(out + 12, seq, 8);
+    put_big_endian(out + 20, cursor, 4);
+    return slice_of(out, KEY_DUE_BYTES);
 }
 
 uint64_t key_read_u64(struct slice key, size_t at) {
@@ -126,76 +131,6 @@ uint64_t record_ids_at(const struct record_ids *ids, uint32_t i) {
     return read_u64(&r);
 }
 
-/* Subscriptions. */
-
-static size_t list_bytes(const struct slice *list, uint32_t count) {
-    CHECK(count <= LIMIT_FILTER_PATTERNS);
-    size_t bytes = 0;
-    for (uint32_t i = 0; i < count; i++) bytes += 2 + list[i].len;
-    return bytes;
-}
-
-static void write_list(struct writer *w, const struct slice *list, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) {
-        write_u16(w, list[i].len);
-        write_slice(w, list[i]);
-    }
-}
-
-/* Each entry takes two bytes at least, so the array is no larger than the value allows. */
-static const struct slice *read_list(struct reader *r, struct arena *a, uint32_t count) {
-    if (count == 0 || r->bad || (size_t)(r->end - r->at) < (size_t)count * 2) {
-        r->bad = r->bad || count > 0;
-        return NULL;
-    }
-    struct slice *list = arena_alloc(a, count * sizeof *list);
-    for (uint32_t i = 0; i < count; i++) list[i] = read_slice(r, read_u16(r));
-    return list;
-}
-
-struct slice record_subscription_encode(struct arena *a, const struct record_subscription *s) {
-    CHECK(s->name.len <= LIMIT_NAME_BYTES);
-    struct writer w =
-        record_start(a, SUBSCRIPTION_VERSION,
-                     SUBSCRIPTION_BYTES + s->name.len + list_bytes(s->types, s->types_count) +
-                         list_bytes(s->sources, s->sources_count));
-    write_u32(&w, s->project);
-    write_u64(&w, s->created_at_ms);
-    write_u64(&w, s->lease_ms);
-    write_u32(&w, s->max_fails);
-    write_u64(&w, s->backoff_min_ms);
-    write_u64(&w, s->backoff_max_ms);
-    write_u32(&w, s->backoff_factor_permille);
-    write_u16(&w, s->name.len);
-    write_u16(&w, s->types_count);
-    write_u16(&w, s->sources_count);
-    write_slice(&w, s->name);
-    write_list(&w, s->types, s->types_count);
-    write_list(&w, s->sources, s->sources_count);
-    return record_seal(&w);
-}
-
-bool record_subscription_decode(struct arena *a, struct slice value,
-                                struct record_subscription *out) {
-    struct reader r = record_open(value, SUBSCRIPTION_VERSION);
-    struct record_subscription s = {.project = read_u32(&r)};
-    s.created_at_ms = read_u64(&r);
-    s.lease_ms = read_u64(&r);
-    s.max_fails = read_u32(&r);
-    s.backoff_min_ms = read_u64(&r);
-    s.backoff_max_ms = read_u64(&r);
-    s.backoff_factor_permille = read_u32(&r);
-    s.name.len = read_u16(&r);
-    s.types_count = read_u16(&r);
-    s.sources_count = read_u16(&r);
-    s.name = read_slice(&r, s.name.len);
-    s.types = read_list(&r, a, s.types_count);
-    s.sources = read_list(&r, a, s.sources_count);
-    if (!record_done(&r)) return false;
-    *out = s;
-    return true;
-}
-
 /* Positions: each outstanding seq is the distance to the one before it (the first to 0), seven bits
  * a byte, low bits first, the high bit set on all but the last byte. */
 
@@ -245,6 +180,10 @@ struct slice record_position_encode(struct arena *a, const struct record_positio
     write_u64(&w, p->next);
     write_u64(&w, p->acked_total);
     write_u64(&w, p->dead_total);
+    write_u64(&w, p->due_count);
+    write_u64(&w, p->dead_count);
+    write_u64(&w, p->expired_total);
+    write_u64(&w, p->matched);
     write_u32(&w, count);
     if (count > 0) write_gap(&w, seq);
     for (uint32_t i = 1; i < count; i++) {
@@ -261,6 +200,14 @@ bool record_position_decode(struct slice value, struct record_position *out) {
     struct record_position p = {.next = read_u64(&r)};
     p.acked_total = read_u64(&r);
     p.dead_total = read_u64(&r);
+    if (r.version >= 2) {
+        p.due_count = read_u64(&r);
+        p.dead_count = read_u64(&r);
+        p.expired_total = read_u64(&r);
+        p.matched = read_u64(&r);
+    } else {
+        p.dead_count = p.dead_total; /* a dead letter could not leave its table */
+    }
     p.outstanding_count = read_u32(&r);
     if (r.bad) return false;
     p.outstanding = slice_of(r.at, (size_t)(r.end - r.at));
@@ -286,53 +233,61 @@ bool record_position_next(struct record_position *p, uint64_t *seq) {
     return true;
 }
 
-/* Retries. */
+/* Tasks. */
 
-struct slice record_retry_encode(struct arena *a, const struct record_retry *t) {
-    CHECK(t->error.len <= LIMIT_ERROR_BYTES);
-    struct writer w = record_start(a, RETRY_VERSION, RETRY_BYTES + t->error.len);
-    write_u32(&w, t->fails);
-    write_u32(&w, t->deliveries);
-    write_u64(&w, t->due_wall_ms);
-    write_u16(&w, t->error.len);
-    write_slice(&w, t->error);
+struct slice record_task_encode(struct arena *a, const struct record_task *t) {
+    CHECK(t->filter.len <= LIMIT_FILTER_BYTES);
+    struct writer w = record_start(a, TASK_VERSION, TASK_BYTES + t->filter.len);
+    write_u8(&w, t->kind);
+    write_u8(&w, t->flags);
+    write_u32(&w, t->subscription);
+    write_u64(&w, t->created_at_ms);
+    write_u64(&w, t->finished_at_ms);
+    write_u64(&w, t->from);
+    write_u64(&w, t->to);
+    write_u64(&w, t->next);
+    write_u64(&w, t->matched);
+    write_u64(&w, t->acked_total);
+    write_u64(&w, t->expired);
+    write_u32(&w, t->rate_per_s);
+    write_u32(&w, (uint32_t)t->filter.len);
+    write_slice(&w, t->filter);
     return record_seal(&w);
 }
 
-bool record_retry_decode(struct slice value, struct record_retry *out) {
-    struct reader r = record_open(value, RETRY_VERSION);
-    struct record_retry t = {.fails = read_u32(&r)};
-    t.deliveries = read_u32(&r);
-    t.due_wall_ms = read_u64(&r);
-    t.error.len = read_u16(&r);
-    t.error = read_slice(&r, t.error.len);
+/* Version 1 did not count what a replay fed: at least what was acked of it. */
+static struct record_task read_replay(struct reader *r) {
+    struct record_task t = {.subscription = read_u32(r)};
+    t.created_at_ms = read_u64(r);
+    t.finished_at_ms = read_u64(r);
+    t.from = read_u64(r);
+    t.to = read_u64(r);
+    t.matched = t.acked_total = read_u64(r);
+    return t;
+}
+
+static struct record_task read_task(struct reader *r) {
+    struct record_task t = {.kind = read_u8(r)};
+    t.flags = read_u8(r);
+    t.subscription = read_u32(r);
+    t.created_at_ms = read_u64(r);
+    t.finished_at_ms = read_u64(r);
+    t.from = read_u64(r);
+    t.to = read_u64(r);
+    t.next = read_u64(r);
+    t.matched = read_u64(r);
+    t.acked_total = read_u64(r);
+    t.expired = read_u64(r);
+    t.rate_per_s = read_u32(r);
+    t.filter.len = read_u32(r);
+    t.filter = read_slice(r, t.filter.len);
+    return t;
+}
+
+bool record_task_decode(struct slice value, struct record_task *out) {
+    struct reader r = record_open(value, TASK_VERSION);
+    struct record_task t = r.version == 1 ? read_replay(&r) : read_task(&r);
     if (!record_done(&r)) return false;
     *out = t;
-    return true;
-}
-
-/* Replays. */
-
-struct slice record_replay_encode(struct arena *a, const struct record_replay *p) {
-    struct writer w = record_start(a, REPLAY_VERSION, REPLAY_BYTES);
-    write_u32(&w, p->subscription);
-    write_u64(&w, p->created_at_ms);
-    write_u64(&w, p->finished_at_ms);
-    write_u64(&w, p->from);
-    write_u64(&w, p->to);
-    write_u64(&w, p->delivered_total);
-    return record_seal(&w);
-}
-
-bool record_replay_decode(struct slice value, struct record_replay *out) {
-    struct reader r = record_open(value, REPLAY_VERSION);
-    struct record_replay p = {.subscription = read_u32(&r)};
-    p.created_at_ms = read_u64(&r);
-    p.finished_at_ms = read_u64(&r);
-    p.from = read_u64(&r);
-    p.to = read_u64(&r);
-    p.delivered_total = read_u64(&r);
-    if (!record_done(&r)) return false;
-    *out = p;
     return true;
 }

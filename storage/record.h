@@ -25,17 +25,21 @@
 #define KEY_POSITION_BYTES 8  /* subscription, cursor */
 #define KEY_RETRY_BYTES    16 /* subscription, cursor, seq */
 #define KEY_DEAD_BYTES     16 /* subscription, seq, cursor */
+#define KEY_DUE_BYTES      24 /* subscription, due wall ms, seq, cursor */
 struct slice key_u64(uint8_t out[KEY_U64_BYTES], uint64_t n);
 struct slice key_u32(uint8_t out[KEY_SUB_BYTES], uint32_t n);
 struct slice key_position(uint8_t out[KEY_POSITION_BYTES], uint32_t sub, uint32_t cursor);
 struct slice key_retry(uint8_t out[KEY_RETRY_BYTES], uint32_t sub, uint32_t cursor, uint64_t seq);
 struct slice key_dead(uint8_t out[KEY_DEAD_BYTES], uint32_t sub, uint64_t seq, uint32_t cursor);
+struct slice key_due(uint8_t out[KEY_DUE_BYTES], uint32_t sub, uint64_t due_wall_ms, uint64_t seq,
+                     uint32_t cursor);
 /* The number at byte offset `at` of a key that has it (CHECKed: keys are ours). */
 uint64_t key_read_u64(struct slice key, size_t at);
 uint32_t key_read_u32(struct slice key, size_t at);
 
 /* STORE_JOURNAL. The key is the seq, which the value does not repeat. `stored` (may be NULL)
- * becomes the same event with slices that point into the encoded value. */
+ * becomes the same event with slices that point into the encoded value. Version 2 added
+ * deliver_at_ms and offset, which are 0 in what version 1 wrote. */
 struct slice record_event_encode(struct arena *a, const struct event *e, struct event *stored);
 bool record_event_decode(uint64_t seq, struct slice value, struct event *out);
 
@@ -58,20 +62,32 @@ struct slice record_ids_encode(struct arena *a, uint64_t received_at_ms,
 bool record_ids_decode(struct slice value, struct record_ids *out);
 uint64_t record_ids_at(const struct record_ids *ids, uint32_t i);
 
-/* STORE_SUBSCRIPTIONS. Patterns are kept as given; absent lists have count 0. */
+/* STORE_SUBSCRIPTIONS. Texts are kept as given. Version 1 had lists of types and sources, which
+ * are decoded as the filter text they mean (made in the arena), and none of the fields from
+ * max_hold_ms on but max_fails and backoff: those are decoded as 0. */
 struct record_subscription {
     uint32_t project;
     struct slice name;
     uint64_t created_at_ms;
+    struct slice filter; /* JSON text; empty: every event */
     uint64_t lease_ms;
-    uint32_t max_fails; /* 0: never a dead letter by count */
+    uint64_t max_hold_ms; /* 0: an old record, the default counts */
+    uint64_t max_age_ms;  /* 0: no limit */
+    uint32_t max_fails;   /* 0: never a dead letter by count */
     uint64_t backoff_min_ms, backoff_max_ms;
     uint32_t backoff_factor_permille; /* 2000: doubles */
-    uint32_t types_count, sources_count;
-    const struct slice *types, *sources; /* decode: arrays in the arena */
+    uint32_t backoff_jitter_permille;
+    uint32_t backoff_list_count;     /* at most LIMIT_BACKOFF_STEPS */
+    const uint64_t *backoff_list_ms; /* decode: in the arena */
+    uint32_t rate_per_s;
+    struct slice order_key;
+    uint8_t flags; /* RECORD_SUBSCRIPTION_... */
 };
+#define RECORD_SUBSCRIPTION_PAUSED  1u
+#define RECORD_SUBSCRIPTION_ORDERED 2u
+#define RECORD_SUBSCRIPTION_EXPIRE  4u /* retention does not wait for it */
 struct slice record_subscription_encode(struct arena *a, const struct record_subscription *r);
-/* Arrays of slices are made in the arena; the slices point into the value. */
+/* Slices point into the value or the arena. */
 bool record_subscription_decode(struct arena *a, struct slice value,
                                 struct record_subscription *out);
 
@@ -80,6 +96,10 @@ bool record_subscription_decode(struct arena *a, struct slice value,
 struct record_position {
     uint64_t next;
     uint64_t acked_total, dead_total;
+    /* Of a subscription's live cursor; 0 in version 1: rows of STORE_DUE, rows of STORE_DEAD
+     * (version 1: dead_total), matching events that retention took away. Of a replay's: events
+     * fed (matched) and expired. */
+    uint64_t due_count, dead_count, expired_total, matched;
     uint32_t outstanding_count;
     struct slice outstanding; /* decode: read with record_position_next */
     uint64_t taken;           /* decode: what record_position_next gave last; 0 at first */
@@ -92,11 +112,17 @@ bool record_position_decode(struct slice value, struct record_position *out);
 /* Takes the next outstanding seq off r; false when there is none left. */
 bool record_position_next(struct record_position *r, uint64_t *seq);
 
-/* STORE_RETRIES: what must outlive a restart of an event that failed. */
+/* What a worker said about a failure. Each part may be empty; the limits are those of limits.h. */
+struct record_failure {
+    struct slice type, message, detail;
+};
+
+/* STORE_RETRIES: what must outlive a restart of an event that failed. Version 1 had one error text,
+ * which is decoded as the message; the same goes for STORE_DEAD. */
 struct record_retry {
     uint32_t fails, deliveries;
-    uint64_t due_wall_ms; /* not before; 0: at once */
-    struct slice error;   /* last error text */
+    uint64_t due_wall_ms;          /* not before; 0: at once */
+    struct record_failure failure; /* the last one */
 };
 struct slice record_retry_encode(struct arena *a, const struct record_retry *r);
 bool record_retry_decode(struct slice value, struct record_retry *out);
@@ -105,21 +131,41 @@ bool record_retry_decode(struct slice value, struct record_retry *out);
 struct record_dead {
     uint64_t died_at_ms;
     uint32_t fails, deliveries;
-    struct slice reason; /* "max_fails" or "rejected" */
-    struct slice error;  /* last error text */
-    struct event event;  /* seq included */
+    struct slice reason;           /* "max_fails", "max_age" or "rejected" */
+    struct record_failure failure; /* the last one */
+    struct event event;            /* seq included */
 };
 struct slice record_dead_encode(struct arena *a, const struct record_dead *r);
 bool record_dead_decode(struct slice value, struct record_dead *out);
 
-/* STORE_REPLAYS: a bounded job over [from, to]. Its progress is its cursor's position. */
-struct record_replay {
+/* STORE_DUE: an event that waits for its time on disk: published with deliver_at, failed with a
+ * long backoff, or redriven. It holds a copy of the event, so that the journal is not held by it.
+ * The key has the subscription, the due time, the seq and the cursor it came from. */
+struct record_due {
+    uint32_t fails, deliveries;
+    uint8_t flags; /* RECORD_DUE_... */
+    struct record_failure failure;
+    struct event event; /* seq included */
+};
+#define RECORD_DUE_REDRIVE 1u
+struct slice record_due_encode(struct arena *a, const struct record_due *r);
+bool record_due_decode(struct slice value, struct record_due *out);
+
+/* STORE_TASKS: a bounded job of an operator over [from, to] of the journal, or over the dead
+ * letters of a subscription. Version 1 had replays only. */
+struct record_task {
+    uint8_t kind;  /* enum task_kind of the engine; version 1: 0 */
+    uint8_t flags; /* RECORD_TASK_CANCELLED */
     uint32_t subscription;
     uint64_t created_at_ms, finished_at_ms; /* finished 0: running */
     uint64_t from, to;
-    uint64_t delivered_total; /* acked, kept when it is finished and its position is gone */
+    uint64_t next; /* how far COUNT, REDRIVE and PURGE are; a replay's is in its position */
+    uint64_t matched, acked_total, expired; /* a replay's when it is finished, the others' always */
+    uint32_t rate_per_s;
+    struct slice filter; /* JSON text; empty: every event */
 };
-struct slice record_replay_encode(struct arena *a, const struct record_replay *r);
-bool record_replay_decode(struct slice value, struct record_replay *out);
+#define RECORD_TASK_CANCELLED 1u
+struct slice record_task_encode(struct arena *a, const struct record_task *r);
+bool record_task_decode(struct slice value, struct record_task *out);
 
 #endif

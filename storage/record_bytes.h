@@ -11,14 +11,9 @@
 #include "base/arena.h"
 #include "base/check.h"
 #include "base/crc32c.h"
-#include "base/event.h"
 
 #define RECORD_CRC_BYTES  4
 #define RECORD_SEAL_BYTES (RECORD_CRC_BYTES + 1) /* CRC and version */
-
-/* Everything of an event but its seq and its slices' bytes: project, two times, lengths of seven
- * short slices and of the body. */
-#define EVENT_HEAD_BYTES (4 + 8 + 8 + 7 * 2 + 4)
 
 struct writer {
     uint8_t *start, *at, *end;
@@ -27,6 +22,7 @@ struct writer {
 struct reader {
     const uint8_t *at, *end;
     bool bad;
+    uint8_t version; /* of the record, 1 to the newest */
 };
 
 static inline void write_bytes(struct writer *w, const void *bytes, size_t len) {
@@ -45,6 +41,9 @@ static inline void write_number(struct writer *w, uint64_t n, size_t bytes) {
     write_bytes(w, &little, bytes);
 }
 
+static inline void write_u8(struct writer *w, uint8_t n) {
+    write_number(w, n, 1);
+}
 static inline void write_u16(struct writer *w, size_t n) {
     CHECK(n <= UINT16_MAX);
     write_number(w, n, 2);
@@ -83,6 +82,9 @@ static inline uint64_t read_number(struct reader *r, size_t bytes) {
     return le64toh(n);
 }
 
+static inline uint8_t read_u8(struct reader *r) {
+    return (uint8_t)read_number(r, 1);
+}
 static inline uint16_t read_u16(struct reader *r) {
     return (uint16_t)read_number(r, 2);
 }
@@ -105,13 +107,14 @@ static inline struct slice read_slice(struct reader *r, size_t len) {
 }
 
 /* A reader over the fields of a value; bad from the start when the seal is broken or the version
- * is not the one that is known. */
-static inline struct reader record_open(struct slice value, uint8_t version) {
+ * is none of 1 to `newest`. */
+static inline struct reader record_open(struct slice value, uint8_t newest) {
     struct reader r = {.bad = true};
     if (value.len < RECORD_SEAL_BYTES) return r;
     r = (struct reader){.at = value.data, .end = value.data + value.len};
     uint32_t crc = read_u32(&r);
-    r.bad = crc != crc32c(r.at, (size_t)(r.end - r.at)) || *r.at != version;
+    r.version = *r.at;
+    r.bad = crc != crc32c(r.at, (size_t)(r.end - r.at)) || r.version == 0 || r.version > newest;
     r.at++;
     return r;
 }

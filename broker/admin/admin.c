@@ -16,28 +16,39 @@
 
 struct route_row {
     const char *method, *path;
-    bool last; /* one more path segment follows */
+    size_t segments;  /* so many follow the path, after a slash each */
+    const char *verb; /* and then, after a colon, this; NULL: none */
     handler_fn *handler;
 };
 
 static const struct route_row routes[] = {
-    {"POST", "/v1/events", false, events_publish},
-    {"GET", "/v1/events", false, events_list},
-    {"GET", "/v1/events", true, events_show},
-    {"POST", "/v1/sources", false, sources_create},
-    {"GET", "/v1/sources", false, sources_list},
-    {"GET", "/v1/sources", true, sources_show},
-    {"DELETE", "/v1/sources", true, sources_delete},
-    {"POST", "/v1/subscriptions", false, subscriptions_create},
-    {"GET", "/v1/subscriptions", false, subscriptions_list},
-    {"GET", "/v1/subscriptions", true, subscriptions_show},
-    {"DELETE", "/v1/subscriptions", true, subscriptions_delete},
-    {"GET", "/v1/dead-letters", false, dead_letters_list},
-    {"POST", "/v1/replays", false, replays_create},
-    {"GET", "/v1/replays", false, replays_list},
-    {"GET", "/v1/replays", true, replays_show},
-    {"GET", "/v1/status", false, status_show},
-    {"GET", "/healthz", false, health_show},
+    {"POST", "/v1/events", 0, NULL, events_publish},
+    {"GET", "/v1/events", 0, NULL, events_list},
+    {"GET", "/v1/events", 1, NULL, events_show},
+    {"POST", "/v1/sources", 0, NULL, sources_create},
+    {"GET", "/v1/sources", 0, NULL, sources_list},
+    {"GET", "/v1/sources", 1, NULL, sources_show},
+    {"DELETE", "/v1/sources", 1, NULL, sources_delete},
+    {"POST", "/v1/subscriptions", 0, NULL, subscriptions_create},
+    {"GET", "/v1/subscriptions", 0, NULL, subscriptions_list},
+    {"GET", "/v1/subscriptions", 1, NULL, subscriptions_show},
+    {"PATCH", "/v1/subscriptions", 1, NULL, subscriptions_update},
+    {"DELETE", "/v1/subscriptions", 1, NULL, subscriptions_delete},
+    {"POST", "/v1/subscriptions", 1, "pause", subscriptions_pause},
+    {"POST", "/v1/subscriptions", 1, "resume", subscriptions_resume},
+    {"POST", "/v1/subscriptions", 1, "seek", subscriptions_seek},
+    {"GET", "/v1/dead-letters", 0, NULL, dead_letters_list},
+    {"GET", "/v1/dead-letters", 2, NULL, dead_letters_show},
+    {"POST", "/v1/dead-letters", 0, "redrive", dead_letters_redrive},
+    {"POST", "/v1/dead-letters", 0, "purge", dead_letters_purge},
+    {"POST", "/v1/replays", 0, NULL, replays_create},
+    {"GET", "/v1/replays", 0, NULL, replays_list},
+    {"GET", "/v1/replays", 1, NULL, replays_show},
+    {"POST", "/v1/replays", 1, "cancel", replays_cancel},
+    {"GET", "/v1/retention", 0, NULL, retention_show},
+    {"PATCH", "/v1/retention", 0, NULL, retention_update},
+    {"GET", "/v1/status", 0, NULL, status_show},
+    {"GET", "/healthz", 0, NULL, health_show},
 };
 #define ROUTES (sizeof routes / sizeof routes[0])
 
@@ -53,7 +64,9 @@ int admin_open(struct admin **out, const struct admin_options *options) {
     arena_init(&a->arena);
     buf_init(&a->out, OUT_BYTES_MAX);
     *out = a;
-    return 0;
+    int err = retention_load(a);
+    if (err != 0) admin_close(out);
+    return err;
 }
 
 void admin_close(struct admin **out) {
@@ -74,14 +87,38 @@ void admin_close(struct admin **out) {
 
 /* ---- routes ---- */
 
+/* Cuts ":verb" off the path. No name, seq or id has a colon: what follows the last one is a verb,
+ * and a path without one has none. */
+static struct slice cut_verb(struct slice *path) {
+    const uint8_t *colon = memrchr(path->data, ':', path->len);
+    if (colon == NULL) return slice_of(NULL, 0);
+    struct slice verb = slice_from(*path, (size_t)(colon - path->data) + 1);
+    path->len = (size_t)(colon - path->data);
+    return verb;
+}
+
+/* How many segments there are, "a/b" being two; 0 when one of them is empty. */
+static size_t count_segments(struct slice s) {
+    size_t count = 1;
+    if (s.len == 0 || s.data[0] == '/' || s.data[s.len - 1] == '/') return 0;
+    for (size_t i = 1; i < s.len; i++) {
+        if (s.data[i] != '/') continue;
+        if (s.data[i - 1] == '/') return 0;
+        count++;
+    }
+    return count;
+}
+
 static bool path_matches(const struct route_row *row, struct slice path, struct slice *last) {
     size_t len = strlen(row->path);
+    struct slice verb = cut_verb(&path);
     *last = slice_of(NULL, 0);
+    if (row->verb == NULL ? verb.data != NULL : !slice_eq_str(verb, row->verb)) return false;
     if (!slice_starts_with(path, row->path)) return false;
-    if (!row->last) return path.len == len;
+    if (row->segments == 0) return path.len == len;
     if (path.len < len + 2 || path.data[len] != '/') return false;
     *last = slice_from(path, len + 1);
-    return memchr(last->data, '/', last->len) == NULL;
+    return count_segments(*last) == row->segments;
 }
 
 /* HEAD is GET whose body the server leaves out (RFC 9110 section 9.3.2). */
@@ -109,7 +146,7 @@ static const struct route_row *find_route(const struct http_request *r, struct s
 
 static const char no_such_path[] =
     "there is no such path: the API has /healthz and, under /v1/, events, sources, subscriptions, "
-    "dead-letters, replays and status; a path does not end with a slash";
+    "dead-letters, replays, retention and status; a path does not end with a slash";
 
 static bool has_body(const struct http_request *head) {
     struct slice length = http_header_get(head, "content-length", NULL);

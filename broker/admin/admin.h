@@ -4,8 +4,8 @@
  * changes something becomes a command whose effect brings the answer: the room keeps what it must
  * say then in a table by the request's handle. Held requests (wait_ms) are looked at once per turn.
  *
- * May call: ingest (its sources), workers (counts), http, json, engine, base, jansson (its only
- * user in the broker). */
+ * May call: ingest (its sources), workers (counts), http, fields, json, engine and its filters,
+ * base. */
 #ifndef ADMIN_ADMIN_H
 #define ADMIN_ADMIN_H
 
@@ -25,9 +25,11 @@ struct admin_options {
     uint16_t workers_port;
     size_t (*workers_count)(void *ctx); /* connected sessions */
     void *workers_ctx;
-    size_t body_max_bytes; /* of one event */
+    size_t body_max_bytes;      /* of one event */
+    struct retention retention; /* what the broker was started with */
 };
 
+/* Non-zero (ERR_STORE): a stored setting cannot be read; the log says which. *out is NULL then. */
 MUST_CHECK int admin_open(struct admin **out, const struct admin_options *options);
 void admin_close(struct admin **a);
 

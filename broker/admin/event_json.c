@@ -52,6 +52,7 @@ void event_put(struct buf *b, const struct event *e) {
     put_text_unless_empty(b, "subject", e->subject);
     if (e->time_ms != 0) put_time(b, "time", e->time_ms);
     put_time(b, "received_at", e->received_at_ms);
+    if (e->deliver_at_ms != 0) put_time(b, "deliver_at", e->deliver_at_ms);
     put_text_unless_empty(b, "content_type", e->content_type);
     put_metadata(b, e->metadata);
     put_body(b, e->body);

@@ -10,10 +10,21 @@
 
 #define SHOWN_BYTES 64 /* of a name that somebody else chose */
 
-enum field { FIELD_TYPE, FIELD_SUBJECT, FIELD_ID, FIELD_TIME, FIELD_DATA, FIELD_METADATA, FIELDS };
+enum field {
+    FIELD_TYPE,
+    FIELD_SUBJECT,
+    FIELD_ID,
+    FIELD_TIME,
+    FIELD_DATA,
+    FIELD_METADATA,
+    FIELD_DELIVER_AT,
+    FIELD_DELIVER_AFTER,
+    FIELDS
+};
 
-static const char *const field_names[FIELDS] = {"type", "subject", "id",
-                                                "time", "data",    "user_metadata"};
+static const char *const field_names[FIELDS] = {
+    "type", "subject", "id", "time", "data", "user_metadata", "deliver_at", "deliver_after_ms",
+};
 
 struct draft {
     struct event event;
@@ -22,6 +33,7 @@ struct draft {
 
 struct publish {
     struct admin *admin;
+    uint64_t wall_ms;       /* now, for deliver_after_ms */
     struct refusal refusal; /* err 0: nothing is wrong so far */
     struct draft top;       /* the one event whose fields stand at the top */
     struct draft item;      /* the element of `events` that is being read */
@@ -69,11 +81,29 @@ static bool take_text(struct publish *p, struct draft *d, enum field field,
     return true;
 }
 
-static bool take_time(struct publish *p, struct draft *d, const struct json_value *v) {
+static bool take_time(struct publish *p, struct draft *d, enum field field,
+                      const struct json_value *v, uint64_t *out) {
     struct slice text;
-    if (!take_text(p, d, FIELD_TIME, v, 0, 64, &text)) return false;
-    if (rfc3339_parse(text, &d->event.time_ms)) return true;
-    return wrong(p, d, FIELD_TIME, "must be a time like \"2026-11-21T09:00:00Z\" (RFC 3339)");
+    if (!take_text(p, d, field, v, 0, 64, &text)) return false;
+    if (rfc3339_parse(text, out)) return true;
+    return wrong(p, d, field, "must be a time like \"2026-11-21T09:00:00Z\" (RFC 3339)");
+}
+
+static bool take_deliver_at(struct publish *p, struct draft *d, const struct json_value *v) {
+    uint64_t *out = &d->event.deliver_at_ms;
+    if (!take_time(p, d, FIELD_DELIVER_AT, v, out)) return false;
+    if (*out <= p->wall_ms + LIMIT_DELIVER_LATER_MS) return true;
+    return wrong(p, d, FIELD_DELIVER_AT, "must be at most 30 days ahead");
+}
+
+static bool take_deliver_after(struct publish *p, struct draft *d, const struct json_value *v) {
+    uint64_t ms;
+    if (v->type != JSON_IS_NUMBER || !slice_to_u64(v->raw, &ms) || ms > LIMIT_DELIVER_LATER_MS) {
+        return wrong(p, d, FIELD_DELIVER_AFTER,
+                     "must be a whole number from 0 to 2592000000 (30 days)");
+    }
+    d->event.deliver_at_ms = ms == 0 ? 0 : p->wall_ms + ms;
+    return true;
 }
 
 static bool take_metadata(struct publish *p, struct draft *d, const struct json_value *v) {
@@ -94,7 +124,7 @@ static bool take_field(struct publish *p, struct draft *d, struct slice key,
         struct place place = place_of(p, d, "");
         return refuse(&p->refusal, ERR_PARAMETER_UNKNOWN,
                       "unknown field \"%s%.*s\": an event has type, subject, id, time, data, "
-                      "user_metadata",
+                      "user_metadata, deliver_at, deliver_after_ms",
                       place.text, SLICE_ARG(key));
     }
     if (d->seen[i]) return wrong(p, d, (enum field)i, "is there more than once");
@@ -105,12 +135,14 @@ static bool take_field(struct publish *p, struct draft *d, struct slice key,
     case FIELD_SUBJECT:
         return take_text(p, d, FIELD_SUBJECT, v, 0, LIMIT_EVENT_SUBJECT_BYTES, &e->subject);
     case FIELD_ID: return take_text(p, d, FIELD_ID, v, 1, LIMIT_EVENT_ID_BYTES, &e->id);
-    case FIELD_TIME: return take_time(p, d, v);
+    case FIELD_TIME: return take_time(p, d, FIELD_TIME, v, &e->time_ms);
     case FIELD_METADATA: return take_metadata(p, d, v);
     case FIELD_DATA:
         e->body = v->raw;
         e->content_type = slice_str("application/json");
         return true;
+    case FIELD_DELIVER_AT: return take_deliver_at(p, d, v);
+    case FIELD_DELIVER_AFTER: return take_deliver_after(p, d, v);
     case FIELDS: break;
     }
     UNREACHABLE("every field has its case");
@@ -118,6 +150,9 @@ static bool take_field(struct publish *p, struct draft *d, struct slice key,
 
 static bool finish(struct publish *p, struct draft *d) {
     if (!d->seen[FIELD_TYPE]) return wrong(p, d, FIELD_TYPE, "is required");
+    if (d->seen[FIELD_DELIVER_AT] && d->seen[FIELD_DELIVER_AFTER]) {
+        return wrong(p, d, FIELD_DELIVER_AT, "and deliver_after_ms exclude each other: give one");
+    }
     return true;
 }
 
@@ -196,7 +231,7 @@ static bool read_body(struct publish *p, struct slice body) {
 void events_publish(struct admin *a, const struct http_request *r, struct slice last) {
     static const char *const none[] = {NULL};
     (void)last;
-    struct publish p = {.admin = a};
+    struct publish p = {.admin = a, .wall_ms = loop_wall_ms(a->options.loop)};
     if (!query_known(r, none, &p.refusal) || !read_body(&p, r->body)) {
         answer_refusal(a, r->handle, &p.refusal);
         return;

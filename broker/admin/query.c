@@ -20,6 +20,15 @@ bool query_known(const struct http_request *r, const char *const *known, struct 
                   SLICE_ARG(unknown), list);
 }
 
+bool query_no_body(const struct http_request *r, struct refusal *f) {
+    static const char *const none[] = {NULL};
+    struct fields o;
+    if (r->body.len == 0) return true;
+    bool ok = fields_parse(r->body, &o, f) && fields_known(&o, none, f);
+    fields_free(&o);
+    return ok;
+}
+
 bool query_text(const struct http_request *r, const char *name, char *out, size_t size, bool *found,
                 struct refusal *f) {
     int result = http_query_get(r, name, out, size);

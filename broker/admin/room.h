@@ -29,12 +29,14 @@ struct admin {
     struct list pendings;
     struct map pending_by_handle;
     struct waiting waiting;
+    struct retention retention; /* what an operator has set, if it is on disk already or not */
     struct arena arena;
     struct buf out;
     char head_message[256];
 };
 
-/* A request's last path segment where the route has one: "gemini" of /v1/sources/gemini. */
+/* `last` is what the path has behind the route's own: "gemini" of /v1/sources/gemini, "batches" of
+ * /v1/subscriptions/batches:pause, "batches/18" of /v1/dead-letters/batches/18; else empty. */
 typedef void handler_fn(struct admin *a, const struct http_request *r, struct slice last);
 
 struct pending;
@@ -61,10 +63,20 @@ enum admin_rid { RID_PENDING, RID_PUBLISH_ONE, RID_PUBLISH_BATCH };
 
 handler_fn sources_create, sources_list, sources_show, sources_delete;
 handler_fn subscriptions_create, subscriptions_list, subscriptions_show, subscriptions_delete;
+handler_fn subscriptions_update, subscriptions_pause, subscriptions_resume, subscriptions_seek;
 handler_fn events_publish, events_list, events_show;
-handler_fn dead_letters_list;
-handler_fn replays_create, replays_list, replays_show;
+handler_fn dead_letters_list, dead_letters_show, dead_letters_redrive, dead_letters_purge;
+handler_fn replays_create, replays_list, replays_show, replays_cancel;
+handler_fn retention_show, retention_update;
 handler_fn status_show, health_show;
+
+/* Steps a COMMAND_TASK_CREATE whose answer is the task. */
+void task_step(struct admin *a, const struct http_request *r, struct command *command);
+
+/* Reads what an operator has set and tells the engine. Non-zero: it cannot be read; logged. */
+MUST_CHECK int retention_load(struct admin *a);
+/* Appends its three members. */
+void retention_put(struct buf *b, const struct retention *r);
 
 void events_published(struct admin *a, const struct effect *effect);
 

@@ -2,7 +2,6 @@
  * and comes back into the registry when it is durable, before the answer goes out. */
 #include <stdio.h>
 
-#include "broker/admin/fields.h"
 #include "broker/admin/query.h"
 
 #define TOKEN_LETTER 's'

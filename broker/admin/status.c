@@ -4,15 +4,6 @@
 #include "broker/admin/answer.h"
 #include "broker/admin/query.h"
 
-static void open_object(struct buf *b, const char *name) {
-    put_key(b, name);
-    buf_append_byte(b, '{');
-}
-
-static void close_object(struct buf *b) {
-    buf_append_byte(b, '}');
-}
-
 static bool no_query(struct admin *a, const struct http_request *r) {
     static const char *const none[] = {NULL};
     struct refusal f;
@@ -22,7 +13,7 @@ static bool no_query(struct admin *a, const struct http_request *r) {
 }
 
 static void put_totals(struct buf *b, const struct engine_stats *stats) {
-    open_object(b, "totals");
+    put_open(b, "totals");
     put_u64(b, "published", stats->published_total);
     put_u64(b, "duplicates", stats->duplicates_total);
     put_u64(b, "refused", stats->refused_total);
@@ -31,7 +22,7 @@ static void put_totals(struct buf *b, const struct engine_stats *stats) {
     put_u64(b, "nacked", stats->nacked_total);
     put_u64(b, "expired", stats->expired_total);
     put_u64(b, "dead", stats->dead_total);
-    close_object(b);
+    put_close(b);
 }
 
 void status_show(struct admin *a, const struct http_request *r, struct slice last) {
@@ -49,23 +40,29 @@ void status_show(struct admin *a, const struct http_request *r, struct slice las
     put_text(b, "http", slice_str(o->http_address));
     put_text(b, "workers", slice_str(o->workers_address));
     put_u64(b, "workers_port", o->workers_port);
-    open_object(b, "journal");
+    put_open(b, "journal");
     put_u64(b, "first_seq", stats.first_seq);
     put_u64(b, "last_seq", stats.last_seq);
-    close_object(b);
+    put_close(b);
+    put_u64(b, "journal_bytes", stats.journal_bytes);
+    put_u64(b, "trimmed", stats.trimmed_total);
+    put_open(b, "retention");
+    retention_put(b, &stats.retention);
+    put_close(b);
+    put_text(b, "blocked_by", stats.blocked_by);
     put_bool(b, "room", stats.room);
-    open_object(b, "store");
+    put_open(b, "store");
     put_u64(b, "bytes_used", usage.bytes_used);
     put_u64(b, "bytes_max", usage.bytes_max);
     put_u64(b, "disk_free", usage.disk_free);
-    close_object(b);
-    open_object(b, "connections");
+    put_close(b);
+    put_open(b, "connections");
     put_u64(b, "http", http_server_connections(*o->http));
     put_u64(b, "workers", o->workers_count(o->workers_ctx));
-    close_object(b);
+    put_close(b);
     put_u64(b, "sources", sources_count(ingest_sources(o->ingest)));
     put_u64(b, "subscriptions", stats.subscriptions);
-    put_u64(b, "replays_running", stats.replays_running);
+    put_u64(b, "tasks_running", stats.tasks_running);
     put_totals(b, &stats);
     answer_send(a, r->handle, 200);
 }

@@ -2,15 +2,15 @@
 #include "broker/engine/state.h"
 
 struct recount {
-    uint32_t ready, leased, delayed;
+    uint32_t ready, leased, delayed, blocked;
 };
 
 static void check_delivery(const struct engine *e, const struct subscription *s,
                            const struct delivery *d, struct recount *n) {
-    bool timed = heap_contains(&d->timer);
+    bool timed = heap_contains(&d->timer.node);
     bool listed = !list_empty(&d->in_ready);
     bool live_lease = d->lease != NULL && !d->lease->expired;
-    if (timed) CHECK(e->deadlines.nodes[d->timer.index] == &d->timer);
+    if (timed) CHECK(e->deadlines.nodes[d->timer.node.index] == &d->timer.node);
     if (d->lease != NULL) {
         CHECK(d->lease->delivery == d && d->lease->attachment->sub == s); /* E3 */
         CHECK(map_get(&d->lease->attachment->by_tag, d->lease->tag) == d->lease);
@@ -23,13 +23,19 @@ static void check_delivery(const struct engine *e, const struct subscription *s,
     case DELIVERY_LEASED:
         n->leased++;
         CHECK(!listed && timed && live_lease); /* E3 */
+        CHECK(d->timer.node.at_ms <= d->lease->expires_ms);
         break;
     case DELIVERY_DELAYED:
         n->delayed++;
         CHECK(!listed && timed && !live_lease); /* E4 */
         break;
+    case DELIVERY_BLOCKED:
+        n->blocked++;
+        CHECK(!listed && !timed && !live_lease && d->key != NULL); /* E4 */
+        break;
     case DELIVERY_NEW: UNREACHABLE("a new delivery is placed at once");
     }
+    if (d->key != NULL && d->state == DELIVERY_BLOCKED) CHECK(!order_first(d)); /* E4 */
 }
 
 static void check_cursor(const struct engine *e, const struct subscription *s,
@@ -38,11 +44,12 @@ static void check_cursor(const struct engine *e, const struct subscription *s,
     uint32_t count = 0;
     CHECK(next >= 1 && next <= e->last_seq + 1); /* E1 */
     CHECK(c->end == UINT64_MAX || next <= c->end + 1);
-    CHECK(cursor_floor(e, c) <= next);
+    CHECK(c->id == CURSOR_DUE || cursor_floor(e, c) <= next);
     CHECK(!c->at_tail || c->id == CURSOR_LIVE);
     for (const struct list *i = c->outstanding.next; i != &c->outstanding; i = i->next) {
         const struct delivery *d = CONTAINER_OF(i, struct delivery, in_cursor);
-        CHECK(d->cursor == c && d->seq > last && d->seq < next); /* E2 */
+        CHECK(d->cursor == c);
+        CHECK(c->id == CURSOR_DUE || (d->seq > last && d->seq < next)); /* E2 */
         last = d->seq;
         count++;
         check_delivery(e, s, d, n);
@@ -52,7 +59,7 @@ static void check_cursor(const struct engine *e, const struct subscription *s,
 }
 
 static void check_attachment(const struct attachment *a) {
-    uint32_t count = 0;
+    uint32_t count = 0, again = 0;
     uint64_t bytes = 0, last = 0;
     for (const struct list *i = a->leases.next; i != &a->leases; i = i->next) {
         const struct lease *l = CONTAINER_OF(i, struct lease, in_attachment);
@@ -61,21 +68,25 @@ static void check_attachment(const struct attachment *a) {
         last = l->tag;
         count++;
         bytes += l->bytes;
+        again += l->again;
     }
     CHECK(count == a->unsettled_count && count == a->by_tag.len); /* E5 */
-    CHECK(bytes == a->unsettled_bytes);
+    CHECK(bytes == a->unsettled_bytes && again == a->again_count);
+    CHECK(!a->kept || a->held);
     CHECK(attachment_can_take(a) == !list_empty(&a->in_available));
 }
 
 static void check_subscription(const struct engine *e, const struct subscription *s) {
     struct recount n = {0};
     check_cursor(e, s, &s->live, &n);
+    check_cursor(e, s, &s->due, &n);
+    CHECK(s->due.outstanding_count <= s->due_count);
     for (const struct list *i = s->replays.next; i != &s->replays; i = i->next) {
         check_cursor(e, s, CONTAINER_OF(i, struct cursor, in_sub), &n);
     }
     CHECK(n.ready == s->ready_count && n.leased == s->leased_count); /* E5 */
-    CHECK(n.delayed == s->delayed_count);
-    CHECK(n.ready + n.leased + n.delayed <= e->options.outstanding_max); /* E9 */
+    CHECK(n.delayed == s->delayed_count && n.blocked == s->blocked_count);
+    CHECK(subscription_outstanding(s) <= e->options.outstanding_max); /* E9 */
     uint32_t attachments = 0;
     for (const struct list *i = s->attachments.next; i != &s->attachments; i = i->next) {
         const struct attachment *a = CONTAINER_OF(i, struct attachment, in_sub);
@@ -84,9 +95,12 @@ static void check_subscription(const struct engine *e, const struct subscription
         attachments++;
     }
     CHECK(attachments == s->attachments_count);
-    bool could =
-        !list_empty(&s->available) && (!list_empty(&s->ready) || subscription_has_fresh(e, s));
-    CHECK(!could || s->runnable); /* E7 */
+    /* A timer that is due but did not fit into the turn wakes it in the next one. */
+    const struct heap_node *first = heap_min(&e->deadlines);
+    bool late = first != NULL && first->at_ms <= e->time.now_ms;
+    bool could = !late && !list_empty(&s->available) && subscription_has_work(e, s);
+    CHECK(!could || s->runnable);      /* E7 */
+    CHECK(!s->paused || !s->runnable); /* E6 */
 }
 
 void engine_check(const struct engine *e) {
@@ -103,6 +117,6 @@ void engine_check(const struct engine *e) {
         timed += e->subs[i]->leased_count + e->subs[i]->delayed_count;
         CHECK(i == 0 || strcmp(e->subs[i - 1]->name, e->subs[i]->name) < 0);
     }
-    CHECK(timed == e->deadlines.len);
+    CHECK(timed <= e->deadlines.len); /* and timers of subscriptions, attachments and tasks */
     CHECK(list_empty(&e->dirty) || e->flush_at_ms != UINT64_MAX);
 }

@@ -42,17 +42,25 @@ static uint64_t next_outstanding(void *ctx) {
 }
 
 static void position_write(struct engine *e, struct cursor *c) {
+    const struct subscription *s = c->sub;
     struct record_position r = {
         .next = cursor_next(e, c),
         .acked_total = c->acked_total,
-        .dead_total = c->id == CURSOR_LIVE ? c->sub->dead_total : 0,
         .outstanding_count = c->outstanding_count,
     };
+    if (c->id == CURSOR_LIVE) {
+        r.dead_total = s->dead_total;
+        r.due_count = s->due_count;
+        r.dead_count = s->dead_count;
+        r.expired_total = s->expired_total;
+    } else {
+        r.matched = task_of(c)->matched;
+        r.expired_total = task_of(c)->expired;
+    }
     struct list *at = &c->outstanding;
     struct batch *b = turn_batch(e);
     uint8_t key[KEY_POSITION_BYTES];
-    batch_add(b, BATCH_PUT, STORE_POSITIONS,
-              arena_copy(&b->arena, key_position(key, c->sub->id, c->id)),
+    batch_add(b, BATCH_PUT, STORE_POSITIONS, arena_copy(&b->arena, key_position(key, s->id, c->id)),
               record_position_encode(&b->arena, &r, next_outstanding, &at));
     c->written_next = r.next;
 }

@@ -4,21 +4,25 @@
 
 #include "broker/engine/state.h"
 
-static const bool legal[4][4] = {
-    /* from \ to:            NEW    READY  LEASED DELAYED */
-    [DELIVERY_NEW] = {false, true, true, true},
-    [DELIVERY_READY] = {false, false, true, false},
-    [DELIVERY_LEASED] = {false, true, false, true},
-    [DELIVERY_DELAYED] = {false, true, false, false},
+static const bool legal[5][5] = {
+    /* from \ to:            NEW    READY  LEASED DELAYED BLOCKED */
+    [DELIVERY_NEW] = {false, true, true, true, true},
+    [DELIVERY_READY] = {false, false, true, true, false},
+    [DELIVERY_LEASED] = {false, true, false, true, false},
+    [DELIVERY_DELAYED] = {false, true, true, false, false},
+    [DELIVERY_BLOCKED] = {false, true, false, true, false},
 };
 
 struct delivery *delivery_new(struct cursor *c, uint64_t seq) {
     struct delivery *d = mem_alloc(sizeof *d);
     *d = (struct delivery){.state = DELIVERY_NEW, .cursor = c, .seq = seq};
     list_init(&d->in_ready);
-    heap_node_init(&d->timer);
+    list_init(&d->in_key);
+    d->timer.kind = DEADLINE_DELIVERY;
+    heap_node_init(&d->timer.node);
     struct list *last = c->outstanding.prev;
-    CHECK(last == &c->outstanding || CONTAINER_OF(last, struct delivery, in_cursor)->seq < seq);
+    CHECK(c->id == CURSOR_DUE || last == &c->outstanding ||
+          CONTAINER_OF(last, struct delivery, in_cursor)->seq < seq);
     list_push_back(&c->outstanding, &d->in_cursor);
     c->outstanding_count++;
     return d;
@@ -27,10 +31,12 @@ struct delivery *delivery_new(struct cursor *c, uint64_t seq) {
 static void leave_state(struct engine *e, struct delivery *d) {
     struct subscription *s = d->cursor->sub;
     list_unlink(&d->in_ready);
-    heap_remove(&e->deadlines, &d->timer);
+    heap_remove(&e->deadlines, &d->timer.node);
     if (d->state == DELIVERY_READY) s->ready_count--;
     if (d->state == DELIVERY_LEASED) s->leased_count--;
     if (d->state == DELIVERY_DELAYED) s->delayed_count--;
+    if (d->state == DELIVERY_BLOCKED) s->blocked_count--;
+    d->unclaimed = false;
 }
 
 void delivery_set_state(struct engine *e, struct delivery *d, enum delivery_state to,
@@ -46,31 +52,54 @@ void delivery_set_state(struct engine *e, struct delivery *d, enum delivery_stat
         subscription_wake(e, s);
         break;
     case DELIVERY_LEASED:
-        heap_insert(&e->deadlines, &d->timer, at_ms);
+        heap_insert(&e->deadlines, &d->timer.node, at_ms);
         s->leased_count++;
         break;
     case DELIVERY_DELAYED:
-        heap_insert(&e->deadlines, &d->timer, at_ms);
+        heap_insert(&e->deadlines, &d->timer.node, at_ms);
         s->delayed_count++;
         break;
+    case DELIVERY_BLOCKED: s->blocked_count++; break;
     case DELIVERY_NEW: UNREACHABLE("no edge leads there");
     }
 }
 
 void delivery_free(struct engine *e, struct delivery *d) {
+    struct subscription *s = d->cursor->sub;
     leave_state(e, d);
+    if (d->cursor == &s->due) due_untake(s, d);
     if (d->lease != NULL) d->lease->delivery = NULL;
+    if (d->key != NULL) order_leave(e, d);
     list_unlink(&d->in_cursor);
     d->cursor->outstanding_count--;
     free(d);
 }
 
+void delivery_event(struct engine *e, const struct delivery *d, struct event *out, bool *own) {
+    const struct subscription *s = d->cursor->sub;
+    if (d->cursor != &s->due) {
+        bool found = event_read(e, d->seq, out, own);
+        CHECK(found); /* retention leaves what is outstanding */
+        return;
+    }
+    uint8_t key[KEY_DUE_BYTES];
+    struct slice value;
+    struct record_due row;
+    bool found = store_get(e->store, STORE_DUE, due_key(key, d), &value);
+    CHECK(found); /* only durable rows are taken, and they go with their delivery */
+    if (!record_due_decode(value, &row)) store_damaged("delayed event", d->seq);
+    *out = row.event;
+    if (own != NULL) *own = false;
+}
+
 static void retry_write(struct engine *e, struct delivery *d, uint64_t due_wall_ms,
-                        struct slice error) {
+                        const struct failure *failure) {
     uint8_t key[KEY_RETRY_BYTES];
     struct slice k = key_retry(key, d->cursor->sub->id, d->cursor->id, d->seq);
-    struct record_retry r = {
-        .fails = d->fails, .deliveries = d->deliveries, .due_wall_ms = due_wall_ms, .error = error};
+    struct record_retry r = {.fails = d->fails,
+                             .deliveries = d->deliveries,
+                             .due_wall_ms = due_wall_ms,
+                             .failure = {failure->type, failure->message, failure->detail}};
     struct batch *b = turn_batch(e);
     batch_add(b, BATCH_PUT, STORE_RETRIES, arena_copy(&b->arena, k),
               record_retry_encode(&b->arena, &r));
@@ -79,91 +108,191 @@ static void retry_write(struct engine *e, struct delivery *d, uint64_t due_wall_
     cursor_mark_dirty(e, d->cursor, true);
 }
 
-/* Settled, one way or the other: the cursor's position will say so. */
+/* Takes it out of memory and its rows off the disk: the cursor's position will say so. */
 static void finish(struct engine *e, struct delivery *d, bool urgent) {
     struct cursor *c = d->cursor;
+    struct subscription *s = c->sub;
+    uint64_t seq = d->seq;
+    if (c == &s->due) {
+        due_delete(e, d);
+        delivery_free(e, d);
+        subscription_wake(e, s);
+        return;
+    }
     if (d->has_retry) {
         uint8_t key[KEY_RETRY_BYTES];
-        batch_delete(turn_batch(e), STORE_RETRIES, key_retry(key, c->sub->id, c->id, d->seq));
+        batch_delete(turn_batch(e), STORE_RETRIES, key_retry(key, s->id, c->id, seq));
         urgent = true;
     }
     delivery_free(e, d);
+    /* When the record itself goes, no older position may ask for it again. */
+    if (seq <= e->trimmed_to) urgent = true;
     cursor_mark_dirty(e, c, urgent);
-    subscription_wake(e, c->sub);
+    retention_release(e, seq);
+    subscription_wake(e, s);
     if (c->id != CURSOR_LIVE) replay_check_finished(e, c);
 }
 
+/* Whose totals a delivery counts in: what waited on disk counts as the live cursor's. */
+static struct cursor *counted(const struct delivery *d) {
+    struct subscription *s = d->cursor->sub;
+    return d->cursor == &s->due ? &s->live : d->cursor;
+}
+
 void delivery_ack(struct engine *e, struct delivery *d) {
-    d->cursor->acked_total++;
+    counted(d)->acked_total++;
     e->totals.acked_total++;
+    meter_add(&d->cursor->sub->out, e->time.now_ms);
     finish(e, d, false);
 }
 
-static void delay(struct engine *e, struct delivery *d, uint64_t delay_ms, struct slice error) {
-    retry_write(e, d, e->time.wall_ms + delay_ms, error);
+void delivery_forget(struct engine *e, struct delivery *d) {
+    finish(e, d, true);
+}
+
+/* An ordered one stays in memory, since it holds its key; so does one whose lease has run out with
+ * a worker that may still ack it. */
+static void delay(struct engine *e, struct delivery *d, uint64_t delay_ms,
+                  const struct failure *failure) {
+    struct subscription *s = d->cursor->sub;
+    bool on_disk = d->cursor == &s->due, may_park = !s->policy.ordered && d->lease == NULL;
+    if (may_park && (delay_ms >= PARK_MS || (on_disk && delay_ms > 0))) {
+        due_park(e, d, e->time.wall_ms + delay_ms, failure);
+        return;
+    }
+    if (on_disk) due_rewrite(e, d, failure);
+    else retry_write(e, d, e->time.wall_ms + delay_ms, failure);
     if (delay_ms == 0) delivery_set_state(e, d, DELIVERY_READY, 0);
     else delivery_set_state(e, d, DELIVERY_DELAYED, e->time.now_ms + delay_ms);
 }
 
-void delivery_release(struct engine *e, struct delivery *d, uint64_t delay_ms) {
-    if (delay_ms == 0) delivery_set_state(e, d, DELIVERY_READY, 0);
-    else delay(e, d, delay_ms, slice_of(NULL, 0));
+struct failure delivery_last_failure(struct engine *e, const struct delivery *d) {
+    const struct subscription *s = d->cursor->sub;
+    struct record_failure f = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
+    struct slice value;
+    if (d->cursor == &s->due) {
+        uint8_t key[KEY_DUE_BYTES];
+        struct record_due row;
+        bool found = store_get(e->store, STORE_DUE, due_key(key, d), &value);
+        if (found && record_due_decode(value, &row)) f = row.failure;
+    } else if (d->has_retry) {
+        uint8_t key[KEY_RETRY_BYTES];
+        struct slice k = key_retry(key, s->id, d->cursor->id, d->seq);
+        struct record_retry row;
+        bool found = store_get(e->store, STORE_RETRIES, k, &value);
+        if (found && record_retry_decode(value, &row)) f = row.failure;
+    }
+    return (struct failure){f.type, f.message, f.detail};
 }
 
-static void bury(struct engine *e, struct delivery *d, const char *reason, struct slice error) {
+void delivery_release(struct engine *e, struct delivery *d, uint64_t delay_ms) {
+    struct failure last = delivery_last_failure(e, d);
+    if (delay_ms == 0) delivery_set_state(e, d, DELIVERY_READY, 0);
+    else delay(e, d, delay_ms, &last);
+}
+
+void delivery_elsewhere(struct engine *e, struct delivery *d, uint64_t attachment,
+                        uint64_t delay_ms) {
+    d->avoid = attachment;
+    d->avoid_until_ms = e->time.now_ms + delay_ms;
+    delivery_set_state(e, d, DELIVERY_READY, 0);
+}
+
+void delivery_bury(struct engine *e, struct delivery *d, const char *reason,
+                   const struct failure *failure) {
     struct subscription *s = d->cursor->sub;
     struct record_dead r = {.died_at_ms = e->time.wall_ms,
                             .fails = d->fails,
                             .deliveries = d->deliveries,
                             .reason = slice_str(reason),
-                            .error = error};
-    bool found = event_read(e, d->seq, &r.event, NULL);
-    CHECK(found);
+                            .failure = {failure->type, failure->message, failure->detail}};
+    uint32_t cursor = d->cursor == &s->due ? d->row_cursor : d->cursor->id;
     uint8_t key[KEY_DEAD_BYTES];
+    struct slice k = key_dead(key, s->id, d->seq, cursor), old;
+    delivery_event(e, d, &r.event, NULL);
+    /* The same event may have died before, been sought back and died again: one dead letter. */
+    bool removing = s->dead_turn > e->turns_durable;
+    if (removing || !store_get(e->store, STORE_DEAD, k, &old)) s->dead_count++;
     struct batch *b = turn_batch(e);
-    batch_add(b, BATCH_PUT, STORE_DEAD,
-              arena_copy(&b->arena, key_dead(key, s->id, d->seq, d->cursor->id)),
+    batch_add(b, BATCH_PUT, STORE_DEAD, arena_copy(&b->arena, k),
               record_dead_encode(&b->arena, &r));
     s->dead_total++;
     e->totals.dead_total++;
-    /* The dead letter and the settlement are one transaction. */
+    /* The dead letter and the settlement are one transaction; the counts are in the position. */
+    cursor_mark_dirty(e, &s->live, true);
     finish(e, d, true);
-    cursor_mark_dirty(e, &s->live, true); /* dead_total is written there */
 }
 
-/* min * factor ^ (fails - 1), at most max, plus up to a tenth: never earlier than the policy says,
- * and a burst that failed together does not come back together. */
+/* Never earlier than the policy says; the jitter keeps a burst that failed together from coming
+ * back together. */
 static uint64_t backoff_ms(struct engine *e, const struct policy *p, uint32_t fails) {
-    double delay = (double)p->backoff_min_ms;
-    for (uint32_t i = 1; i < fails && delay < (double)p->backoff_max_ms; i++) {
-        delay = delay * p->backoff_factor_permille / 1000.0;
+    uint64_t ms;
+    if (p->backoff_list_count > 0) {
+        uint32_t i = fails < p->backoff_list_count ? fails : p->backoff_list_count;
+        ms = p->backoff_list_ms[i - 1];
+    } else {
+        double delay = (double)p->backoff_min_ms;
+        for (uint32_t i = 1; i < fails && delay < (double)p->backoff_max_ms; i++) {
+            delay = delay * p->backoff_factor_permille / 1000.0;
+        }
+        ms = delay < (double)p->backoff_max_ms ? (uint64_t)delay : p->backoff_max_ms;
     }
-    uint64_t ms = delay < (double)p->backoff_max_ms ? (uint64_t)delay : p->backoff_max_ms;
-    return ms + (ms >= 10 ? prng_below(&e->prng, ms / 10 + 1) : 0);
+    uint64_t jitter = ms * p->backoff_jitter_permille / 1000;
+    return ms + (jitter > 0 ? prng_below(&e->prng, jitter + 1) : 0);
 }
 
-void delivery_fail(struct engine *e, struct delivery *d, uint64_t delay_ms, struct slice error) {
+void delivery_fail(struct engine *e, struct delivery *d, uint64_t delay_ms,
+                   const struct failure *failure) {
     const struct policy *p = &d->cursor->sub->policy;
     d->fails++;
     if (p->max_fails != 0 && d->fails >= p->max_fails) {
-        bury(e, d, "max_fails", error);
+        delivery_bury(e, d, "max_fails", failure);
         return;
     }
     if (delay_ms == DELAY_BY_POLICY) delay_ms = backoff_ms(e, p, d->fails);
-    delay(e, d, delay_ms, error);
+    delay(e, d, delay_ms, failure);
 }
 
-void delivery_reject(struct engine *e, struct delivery *d, struct slice error) {
-    bury(e, d, "rejected", error);
-}
-
-void delivery_expire(struct engine *e, struct delivery *d) {
+static void expire(struct engine *e, struct delivery *d) {
     struct lease *l = d->lease;
+    uint64_t max_hold_ms = d->cursor->sub->policy.max_hold_ms;
+    const char *reason = l->expires_ms - l->since_ms >= max_hold_ms ? "max_hold" : "expired";
+    struct failure failure = {.message = slice_str("lease expired")};
+    if (strcmp(reason, "max_hold") == 0) failure.message = slice_str("held for max_hold_ms");
+    bool started = lease_started(l);
     l->expired = true;
     e->totals.expired_total++;
     struct effect *f = turn_effect(e, EFFECT_REVOKED, l->attachment->route);
     f->u.revoked.attachment = l->attachment->id;
     f->u.revoked.tag = l->tag;
-    if (lease_started(l)) delivery_fail(e, d, DELAY_BY_POLICY, slice_str("lease expired"));
+    f->u.revoked.reason = reason;
+    if (started) delivery_fail(e, d, DELAY_BY_POLICY, &failure);
     else delivery_release(e, d, 0);
+}
+
+void delivery_timer(struct engine *e, struct delivery *d) {
+    struct lease *l = d->lease;
+    if (d->state == DELIVERY_DELAYED) {
+        delivery_set_state(e, d, DELIVERY_READY, 0);
+        return;
+    }
+    CHECK(d->state == DELIVERY_LEASED);
+    if (e->time.now_ms >= l->expires_ms) {
+        expire(e, d);
+        return;
+    }
+    struct effect *f = turn_effect(e, EFFECT_LEASE_SOON, l->attachment->route);
+    f->u.lease_soon.attachment = l->attachment->id;
+    f->u.lease_soon.tag = l->tag;
+    f->u.lease_soon.remaining_ms = l->expires_ms - e->time.now_ms;
+    l->notice_ms = 0;
+    heap_remove(&e->deadlines, &d->timer.node);
+    heap_insert(&e->deadlines, &d->timer.node, l->expires_ms);
+}
+
+bool delivery_too_old(const struct engine *e, const struct policy *p, const struct event *event) {
+    uint64_t since_ms = event->received_at_ms;
+    if (event->deliver_at_ms > since_ms) since_ms = event->deliver_at_ms;
+    return p->max_age_ms != 0 && e->time.wall_ms > since_ms &&
+           e->time.wall_ms - since_ms > p->max_age_ms;
 }

@@ -22,14 +22,20 @@ int engine_open(struct engine **out, struct store *store, const struct engine_op
     e->time = time;
     e->room = true;
     e->next_id = 1;
+    e->turn_number = 1;
+    e->opened_wall_ms = time.wall_ms;
+    e->grace_until_ms = time.now_ms + o->restart_grace_ms;
+    e->retention_at_ms = e->dead_place_at_ms = time.now_ms;
     e->flush_at_ms = UINT64_MAX;
     e->lag_check_at_ms = time.now_ms + POSITION_LAG_MS;
     prng_seed(&e->prng, options->seed);
     heap_init(&e->deadlines);
     list_init(&e->dirty);
     list_init(&e->runnable);
+    list_init(&e->due_waiting);
+    list_init(&e->tasks_running);
     map_init(&e->attachments);
-    map_init(&e->index);
+    e->index = filter_index_new();
     dedupe_init(&e->dedupe, o->dedupe_ids, o->dedupe_ms);
     int err = recover(e, error, error_size);
     store_end_reads(store);
@@ -42,17 +48,10 @@ void engine_close(struct engine **out) {
     struct engine *e = *out;
     if (e == NULL) return;
     while (e->subs_count > 0) subscription_free(e, e->subs[e->subs_count - 1]);
-    for (size_t i = 0; i < e->replays_count; i++) free(e->replays[i]);
-    free(e->replays);
+    for (size_t i = 0; i < e->tasks_count; i++) task_free(e->tasks[i]);
+    free(e->tasks);
     free(e->subs);
-    for (size_t i = 0; i < e->index.cap; i++) {
-        struct index_bucket *bucket = e->index.slots[i].value;
-        if (bucket == NULL) continue;
-        free(bucket->subs);
-        free(bucket);
-    }
-    map_free(&e->index);
-    free(e->index_any.subs);
+    filter_index_free(&e->index);
     CHECK(e->attachments.len == 0);
     map_free(&e->attachments);
     heap_free(&e->deadlines);
@@ -74,8 +73,12 @@ void engine_step(struct engine *e, struct engine_time time, const struct command
     switch (c->kind) {
     case COMMAND_PUBLISH: publish(e, c); break;
     case COMMAND_SUBSCRIPTION_CREATE: subscription_create(e, c); break;
+    case COMMAND_SUBSCRIPTION_UPDATE: subscription_update(e, c); break;
+    case COMMAND_SUBSCRIPTION_PAUSE: subscription_pause(e, c); break;
+    case COMMAND_SUBSCRIPTION_SEEK: subscription_seek(e, c); break;
     case COMMAND_SUBSCRIPTION_DELETE: subscription_delete(e, c); break;
-    case COMMAND_REPLAY_CREATE: replay_create(e, c); break;
+    case COMMAND_TASK_CREATE: task_create(e, c); break;
+    case COMMAND_TASK_CANCEL: task_cancel(e, c); break;
     case COMMAND_CONFIG_PUT:
         batch_put(turn_batch(e), STORE_CONFIG, c->u.config.key,
                   record_config_encode(turn_arena(e), c->u.config.value));
@@ -99,13 +102,25 @@ void engine_step(struct engine *e, struct engine_time time, const struct command
  * run out together. */
 #define DEADLINES_PER_TURN 8192
 
+static void fire(struct engine *e, struct deadline *t) {
+    switch (t->kind) {
+    case DEADLINE_DELIVERY: delivery_timer(e, CONTAINER_OF(t, struct delivery, timer)); break;
+    case DEADLINE_ATTACHMENT:
+        attachment_end(e, CONTAINER_OF(t, struct attachment, timer), DETACH_LOST);
+        break;
+    case DEADLINE_SUBSCRIPTION:
+        heap_remove(&e->deadlines, &t->node);
+        subscription_wake(e, CONTAINER_OF(t, struct subscription, timer));
+        break;
+    case DEADLINE_TASK: heap_remove(&e->deadlines, &t->node); break; /* tasks_run comes next */
+    }
+}
+
 static void fire_deadlines(struct engine *e) {
     for (int fired = 0; fired < DEADLINES_PER_TURN; fired++) {
         struct heap_node *n = heap_min(&e->deadlines);
         if (n == NULL || n->at_ms > e->time.now_ms) return;
-        struct delivery *d = CONTAINER_OF(n, struct delivery, timer);
-        if (d->state == DELIVERY_LEASED) delivery_expire(e, d);
-        else delivery_set_state(e, d, DELIVERY_READY, 0);
+        fire(e, CONTAINER_OF(n, struct deadline, node));
     }
 }
 
@@ -114,6 +129,8 @@ struct engine_turn *engine_end_turn(struct engine *e, struct engine_time time) {
     e->time = time;
     fire_deadlines(e);
     if (time.now_ms >= e->lag_check_at_ms) cursors_check_lag(e);
+    retention_run(e);
+    tasks_run(e);
     pump(e);
     publish_end_turn(e);
     cursors_flush(e);
@@ -124,6 +141,7 @@ struct engine_turn *engine_end_turn(struct engine *e, struct engine_time time) {
         return NULL;
     }
     e->turn = NULL;
+    e->turn_number++;
     t->next = NULL;
     if (e->pending == NULL) e->pending = t;
     else e->pending_last->next = t;
@@ -135,9 +153,12 @@ void engine_durable(struct engine *e, struct engine_turn *t) {
     CHECK(e->pending == t);
     e->pending = t->next;
     t->next = NULL;
-    if (t->events->count == 0) return;
-    CHECK(t->events->first_seq == e->durable_seq + 1);
-    e->durable_seq += t->events->count;
+    e->turns_durable++;
+    if (t->events->count > 0) {
+        CHECK(t->events->first_seq == e->durable_seq + 1);
+        e->durable_seq += t->events->count;
+    }
+    due_durable(e);
 }
 
 void engine_turn_done(struct engine *e, struct engine_turn *t) {
@@ -152,8 +173,9 @@ uint64_t engine_next_deadline(const struct engine *e, struct engine_time time) {
     if (e->turn != NULL && (e->turn->batch.len > 0 || e->turn->effects_count > 0)) {
         return time.now_ms;
     }
-    if (!list_empty(&e->runnable)) return time.now_ms;
-    uint64_t at_ms = e->flush_at_ms;
+    if (!list_empty(&e->runnable) || tasks_want_turn(e)) return time.now_ms;
+    uint64_t at_ms = e->flush_at_ms, retention_ms = retention_next_ms(e);
+    if (retention_ms < at_ms) at_ms = retention_ms;
     const struct heap_node *n = heap_min(&e->deadlines);
     if (n != NULL && n->at_ms < at_ms) at_ms = n->at_ms;
     return at_ms;
@@ -161,4 +183,10 @@ uint64_t engine_next_deadline(const struct engine *e, struct engine_time time) {
 
 void engine_set_room(struct engine *e, bool room) {
     e->room = room;
+}
+
+void engine_set_retention(struct engine *e, const struct retention *r) {
+    e->retention = *r;
+    e->retention_at_ms = e->dead_place_at_ms = e->time.now_ms;
+    if (r->max_bytes == 0) e->blocked_by[0] = 0;
 }

@@ -24,21 +24,26 @@
  * delivery.h.
  *
  * Invariants, verified by engine_check:
- *  E1 for each cursor: floor <= next <= end + 1; every seq below next is settled (acked, dead or
- *     not matching) but those of its outstanding deliveries; floor is the lowest of these, or next.
- *  E2 a cursor's outstanding deliveries rise strictly by seq and lie in [floor, next).
+ *  E1 for each journal cursor: floor <= next <= end + 1; every seq below next is settled (acked,
+ *     dead, parked on disk or not matching) but those of its outstanding deliveries; floor is the
+ *     lowest of these, or next.
+ *  E2 a journal cursor's outstanding deliveries rise strictly by seq and lie in [floor, next); each
+ *     one's record is in the journal. The due cursor's each have a row on disk.
  *  E3 a delivery is LEASED exactly when it has a live lease; that lease is its attachment's, under
- *     its tag, and its timer is in the deadline heap.
+ *     its tag, and its timer is in the deadline heap, no later than the lease's end.
  *  E4 a delivery is DELAYED exactly when its timer is in the heap without a lease; READY exactly
- *     when it is in its subscription's ready list.
- *  E5 the counters (ready, leased, delayed, outstanding, unsettled of an attachment) equal a
- * recount. E6 nothing is handed out above an attachment's window, nor while it is held. E7 no lost
- * wake-up: a subscription that could hand something out is in the runnable list. E8 seqs are given
- * out without gaps and never twice; received_at never falls. E9 outstanding deliveries of a
- * subscription never exceed the configured cap.
+ *     when it is in its subscription's ready list; BLOCKED exactly when another one of its key
+ *     comes before it.
+ *  E5 the counters (ready, leased, delayed, blocked, outstanding, unsettled and again of an
+ *     attachment) equal a recount.
+ *  E6 nothing is handed out above an attachment's window, nor while it is held or the subscription
+ *     is paused.
+ *  E7 no lost wake-up: a subscription that could hand something out is in the runnable list.
+ *  E8 seqs are given out without gaps and never twice; received_at never falls.
+ *  E9 outstanding deliveries of a subscription never exceed the configured cap.
  *
- * May call: base, storage/store.h, storage/record.h, proto/limits.h, proto/err.h. Never: anything
- * with I/O, nor a room of the broker. */
+ * May call: base, storage/store.h, storage/record.h, proto/limits.h, proto/err.h, and the JSON
+ * walker for filters, which is as pure. Never: anything with I/O, nor a room of the broker. */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
@@ -70,46 +75,71 @@ struct engine_options {
     uint64_t dedupe_ms;          /* and for how long at least; 0: 24 h */
     uint32_t turn_scan_events;   /* journal entries looked at per turn; 0: 8192 */
     uint32_t turn_deliver_bytes; /* bytes handed out per turn, about; 0: 4 MiB */
+    /* After a restart, what had been handed out waits so long for its workers to come back and
+     * claim it; 0: not at all. */
+    uint32_t restart_grace_ms;
 };
 
 /* ---- policy ---- */
 
-struct filter {
-    const struct slice *types; /* globs; none: every type */
-    const struct slice *sources;
-    uint32_t types_count, sources_count; /* none: every source, and published ones */
+enum start_kind { START_NEW, START_FIRST, START_SEQ, START_TIME };
+/* What happens to a subscription that lags behind what retention would keep. */
+enum lag_policy {
+    LAG_BLOCK,  /* its events stay; when the journal is full of them, publishes are refused */
+    LAG_EXPIRE, /* its events go; each one that matched is counted */
 };
 
-enum start_kind { START_NEW, START_FIRST, START_SEQ, START_TIME };
-
 struct policy {
-    struct filter filter;
+    struct slice filter; /* JSON text (filter.h); empty: every event */
     uint64_t lease_ms;
-    uint32_t max_fails; /* 0: never by count */
+    uint64_t max_hold_ms; /* from hand-out; EXTEND does not pass it */
+    uint64_t max_age_ms;  /* since it was received or due: then a dead letter; 0: no limit */
+    uint32_t max_fails;   /* 0: never by count */
     uint64_t backoff_min_ms, backoff_max_ms;
     uint32_t backoff_factor_permille;
+    uint32_t backoff_jitter_permille; /* at most so much of the delay is added */
+    const uint64_t *backoff_list_ms;  /* instead of min, max, factor: the last one repeats */
+    uint32_t backoff_list_count;      /* 0: no list */
+    uint32_t rate_per_s;              /* hand-outs; 0: no limit */
+    bool ordered;                     /* one at a time per order key, in journal order */
+    struct slice order_key;           /* empty: the subject; else a user_metadata name */
+    enum lag_policy lag;
 };
 
 #define POLICY_LEASE_MS_DEFAULT                30000
+#define POLICY_MAX_HOLD_MS_DEFAULT             (12 * 3600 * 1000)
 #define POLICY_MAX_FAILS_DEFAULT               20
 #define POLICY_BACKOFF_MIN_MS_DEFAULT          1000
 #define POLICY_BACKOFF_MAX_MS_DEFAULT          600000
 #define POLICY_BACKOFF_FACTOR_PERMILLE_DEFAULT 2000
+#define POLICY_BACKOFF_JITTER_PERMILLE_DEFAULT 100
 
 /* Every default, and no filter. */
 struct policy policy_default(void);
-/* ERR_OK, or ERR_INVALID_REQUEST with a static text that names the field and the bound. */
-enum err policy_check(const struct policy *p, const char **why);
+/* ERR_OK; ERR_BAD_POLICY, or ERR_BAD_FILTER, with a text in why[size] that names the field, what is
+ * wrong and what is allowed. */
+enum err policy_check(const struct policy *p, char *why, size_t size);
 /* Whether it is a name for a source or subscription. */
 bool name_ok(struct slice name);
+
+/* How long the journal and dead letters are kept; 0: for ever. The smaller of what was given when
+ * the broker started and what an operator has set later counts: that is the caller's business. */
+struct retention {
+    uint64_t max_age_ms, max_bytes; /* of the journal */
+    uint64_t dead_max_age_ms;
+};
 
 /* ---- commands ---- */
 
 enum command_kind {
     COMMAND_PUBLISH,
     COMMAND_SUBSCRIPTION_CREATE,
+    COMMAND_SUBSCRIPTION_UPDATE, /* another policy; order cannot change while events are out */
+    COMMAND_SUBSCRIPTION_PAUSE,
+    COMMAND_SUBSCRIPTION_SEEK,
     COMMAND_SUBSCRIPTION_DELETE,
-    COMMAND_REPLAY_CREATE,
+    COMMAND_TASK_CREATE,
+    COMMAND_TASK_CANCEL,
     COMMAND_CONFIG_PUT,
     COMMAND_CONFIG_DELETE,
     COMMAND_ATTACH,
@@ -125,10 +155,36 @@ struct tag_range {
     uint64_t lo, hi; /* inclusive */
 };
 
-enum nack_kind { NACK_RELEASE, NACK_FAIL, NACK_REJECT };
+enum nack_kind {
+    NACK_RELEASE,   /* not tried: no fail */
+    NACK_FAIL,      /* tried and failed: a fail, then backoff */
+    NACK_REJECT,    /* will never work: dead letter now */
+    NACK_ELSEWHERE, /* not tried, and not by this worker for delay_ms: no fail */
+};
+/* What a worker says about a failure; each part may be empty. */
+struct failure {
+    struct slice type, message, detail; /* at most LIMIT_ERROR_TYPE_BYTES, _MESSAGE_, _DETAIL_ */
+};
 enum detach_kind {
     DETACH_RELEASE, /* the worker said goodbye: everything READY, nothing counted */
     DETACH_LOST,    /* the worker is gone: what it had started counts a fail */
+    DETACH_KEEP,    /* the connection is gone: its leases stay for grace_ms, then LOST */
+};
+
+/* A delivery that a worker holds from before its connection or the broker went. */
+struct claim {
+    uint64_t tag; /* under which it goes on; claims of one ATTACH rise by tag */
+    uint64_t seq;
+    bool replay; /* it came with the replay flag */
+};
+
+/* Work on a subscription that an operator starts: bounded, run in slices, shown with progress,
+ * cancelled, and taken up again after a restart. */
+enum task_kind {
+    TASK_REPLAY,  /* feeds a range of the journal to the subscription again */
+    TASK_COUNT,   /* the same as a dry run: counts what would be fed */
+    TASK_REDRIVE, /* gives dead letters back to the subscription, with fails 0 */
+    TASK_PURGE,   /* removes dead letters */
 };
 
 #define DELAY_BY_POLICY UINT64_MAX
@@ -151,12 +207,32 @@ struct command {
         } create;
         struct {
             struct slice name;
-        } delete;
+            struct policy policy;
+        } update;
         struct {
             struct slice name;
+            bool paused;
+        } pause;
+        struct {
+            struct slice name;
+            enum start_kind start; /* START_NEW: skip everything */
+            uint64_t start_value;
+        } seek;
+        struct {
+            struct slice name;
+        } delete;
+        struct {
+            enum task_kind kind;
+            struct slice name;
+            struct slice filter;               /* JSON text; empty: every event */
+            uint32_t rate_per_s;               /* 0: no limit; REPLAY and REDRIVE */
             uint64_t from_seq, to_seq;         /* 0: not given */
-            uint64_t from_time_ms, to_time_ms; /* 0: not given; exclusive with the seqs */
-        } replay;
+            uint64_t from_time_ms, to_time_ms; /* 0: not given; exclusive with the seqs; REPLAY
+                                                  and COUNT */
+        } task;
+        struct {
+            uint32_t id;
+        } cancel;
         struct {
             struct slice key, value; /* what a room keeps; the key says whose it is */
         } config;
@@ -168,7 +244,12 @@ struct command {
             uint64_t start_value;
             uint64_t window_events, window_bytes;
             uint32_t concurrency; /* 0: everything handed out counts as started */
-        } attach;                 /* route goes into every effect of this attachment */
+            uint64_t lease_ms;    /* for this worker; 0: the subscription's */
+            uint64_t session;     /* whose it is: what a resuming worker must know; 0: nobody's */
+            uint64_t resumes;     /* the session that the claims come from; 0: there are none */
+            const struct claim *claims;
+            size_t claims_count;
+        } attach; /* route goes into every effect of this attachment */
         struct {
             uint64_t attachment, events, bytes;
         } window;
@@ -179,30 +260,32 @@ struct command {
         struct {
             uint64_t attachment;
             enum detach_kind how;
+            uint32_t grace_ms; /* KEEP */
         } detach;
         struct {
             uint64_t attachment;
             const struct tag_range *ranges;
             size_t count;
-            bool confirm;        /* ask for EFFECT_SETTLED once durable */
-            enum nack_kind kind; /* NACK */
-            uint64_t delay_ms;   /* NACK, or DELAY_BY_POLICY */
-            struct slice error;  /* NACK */
-            uint64_t lease_ms;   /* EXTEND, from now; 0: the subscription's */
-        } settle;                /* ACK, NACK, EXTEND */
+            bool confirm;           /* ask for EFFECT_SETTLED once durable */
+            enum nack_kind kind;    /* NACK */
+            uint64_t delay_ms;      /* NACK, or DELAY_BY_POLICY */
+            struct failure failure; /* NACK */
+            uint64_t lease_ms;      /* EXTEND, from now; 0: the subscription's */
+        } settle;                   /* ACK, NACK, EXTEND */
     } u;
 };
 
 /* ---- effects ---- */
 
 enum effect_kind {
-    EFFECT_PUBLISHED, /* all of a PUBLISH is durable, or nothing of it was taken (err) */
-    EFFECT_DONE,      /* a CREATE, DELETE, REPLAY_CREATE or CONFIG command is durable, or refused */
-    EFFECT_ATTACHED,  /* ATTACH worked (err 0) or not */
-    EFFECT_DELIVER,   /* an event for an attachment */
-    EFFECT_SETTLED,   /* a confirmed ACK, NACK or EXTEND; or a refused one, confirmed or not */
-    EFFECT_REVOKED,   /* a lease ran out */
-    EFFECT_ENDED,     /* the attachment's subscription was deleted: the attachment is gone */
+    EFFECT_PUBLISHED,  /* all of a PUBLISH is durable, or nothing of it was taken (err) */
+    EFFECT_DONE,       /* any other command of an operator is durable, or refused */
+    EFFECT_ATTACHED,   /* ATTACH worked (err 0) or not */
+    EFFECT_DELIVER,    /* an event for an attachment */
+    EFFECT_SETTLED,    /* a confirmed ACK, NACK or EXTEND; or a refused one, confirmed or not */
+    EFFECT_LEASE_SOON, /* a quarter of a lease is left */
+    EFFECT_REVOKED,    /* a lease ran out, or a claim was not granted */
+    EFFECT_ENDED,      /* the attachment's subscription was deleted: the attachment is gone */
 };
 
 struct publish_result {
@@ -221,17 +304,18 @@ struct effect {
             size_t count;
         } published;
         struct {
-            uint64_t id;  /* replay id, subscription id; else 0 */
+            uint64_t id;  /* task id, subscription id; else 0 */
             bool created; /* false: it existed already, exactly so */
         } done;
         struct {
             uint64_t attachment, lease_ms, backlog;
+            uint32_t resumed; /* claims that were granted; for each other one comes a REVOKED */
             bool created;
         } attached;
         struct {
             uint64_t attachment, tag, lease_ms;
             uint32_t fails, deliveries; /* deliveries counts this one */
-            bool replay;
+            bool replay, redrive;
             struct event event;
         } deliver;
         struct {
@@ -240,7 +324,11 @@ struct effect {
             size_t ok_count, already_count, stale_count;
         } settled;
         struct {
+            uint64_t attachment, tag, remaining_ms;
+        } lease_soon;
+        struct {
             uint64_t attachment, tag;
+            const char *reason; /* static: "expired", "max_hold", "lost", "seek" */
         } revoked;
         struct {
             uint64_t attachment;
@@ -282,6 +370,8 @@ uint64_t engine_next_deadline(const struct engine *e, struct engine_time time);
 void engine_flush(struct engine *e);
 /* Tells the engine whether the store has room for new events. */
 void engine_set_room(struct engine *e, bool room);
+/* Sets what is kept. Takes effect with the next turns, in slices. */
+void engine_set_retention(struct engine *e, const struct retention *r);
 /* Verifies the invariants by CHECK; walks everything. */
 void engine_check(const struct engine *e);
 
@@ -290,10 +380,14 @@ void engine_check(const struct engine *e);
 
 struct engine_stats {
     uint64_t first_seq, last_seq; /* of the durable journal; last 0: empty */
+    uint64_t journal_bytes;       /* of the records from first to last */
     uint64_t published_total, duplicates_total, refused_total; /* since start */
     uint64_t delivered_total, acked_total, nacked_total, expired_total, dead_total;
-    uint32_t subscriptions, attachments, replays_running;
+    uint64_t trimmed_total; /* events that retention removed */
+    uint32_t subscriptions, attachments, tasks_running;
     bool room;
+    struct slice blocked_by; /* the subscription that lets the journal pass its size; or empty */
+    struct retention retention;
 };
 void engine_stats(const struct engine *e, struct engine_stats *out);
 
@@ -306,6 +400,9 @@ enum why_idle {
     IDLE_BACKOFF,    /* all that is left is delayed */
     IDLE_CAP,        /* too many unsettled events */
     IDLE_SCANNING,   /* looking for a match in the journal */
+    IDLE_PAUSED,     /* an operator paused it */
+    IDLE_RATE,       /* its rate limit holds it back */
+    IDLE_ORDER,      /* all that waits, waits for an earlier event of its key */
 };
 const char *why_idle_name(enum why_idle w);
 
@@ -314,29 +411,40 @@ struct subscription_info {
     uint32_t id;
     uint64_t created_at_ms;
     struct policy policy;
+    bool paused;
     uint64_t floor, next; /* of the live cursor */
     uint64_t backlog;     /* journal positions from next to the end, matching or not */
-    uint32_t ready, leased, delayed, attachments, replays;
-    uint64_t acked_total, dead_total; /* over its life */
+    uint32_t ready, leased, attachments, tasks;
+    uint64_t delayed;   /* waiting for their time, in memory or on disk */
+    uint32_t blocked;   /* waiting for an earlier event of their key */
+    uint64_t dead;      /* dead letters there are */
+    uint64_t oldest_ms; /* age of the oldest event that is not settled, or not looked at; 0: none */
+    double in_per_s, out_per_s; /* events that matched, and acks, over the last ten seconds */
+    uint64_t acked_total, dead_total, expired_total; /* over its life; expired by retention */
     enum why_idle why_idle;
 };
 /* False: no such subscription. */
-bool engine_subscription_get(const struct engine *e, struct slice name,
-                             struct subscription_info *out);
+bool engine_subscription_get(struct engine *e, struct slice name, struct subscription_info *out);
 /* The subscription with the lowest name above `after` (empty: the first). */
-bool engine_subscription_next(const struct engine *e, struct slice after,
-                              struct subscription_info *out);
+bool engine_subscription_next(struct engine *e, struct slice after, struct subscription_info *out);
 
-struct replay_info {
+struct task_info {
     uint32_t id;
-    struct slice subscription;              /* empty: deleted since */
+    enum task_kind kind;
+    struct slice subscription; /* empty: deleted since */
+    struct slice filter;
+    uint32_t rate_per_s;
     uint64_t created_at_ms, finished_at_ms; /* finished 0: running */
-    uint64_t from, to, next;                /* seqs; next: how far it has read */
-    uint64_t acked_total;
-    uint32_t outstanding;
+    bool cancelled;
+    uint64_t from, to, next; /* seqs; next: how far it has read */
+    uint64_t matched;        /* events fed, counted, redriven or purged */
+    uint64_t acked_total;    /* REPLAY */
+    uint64_t expired;        /* REPLAY: gone from the journal before it came to them */
+    uint32_t outstanding;    /* REPLAY */
 };
-bool engine_replay_get(const struct engine *e, uint32_t id, struct replay_info *out);
-bool engine_replay_next(const struct engine *e, uint32_t after, struct replay_info *out);
+bool engine_task_get(const struct engine *e, uint32_t id, struct task_info *out);
+bool engine_task_next(const struct engine *e, uint32_t after, struct task_info *out);
+const char *task_kind_name(enum task_kind k); /* "replay", "count", "redrive", "purge" */
 
 /* Deliveries of an attachment that are not settled yet; 0 when there is no such attachment. */
 uint32_t engine_attachment_unsettled(const struct engine *e, uint64_t attachment);
@@ -355,7 +463,8 @@ struct dead_letter {
     uint32_t cursor; /* 0: live; else the replay's id */
     uint64_t died_at_ms;
     uint32_t fails, deliveries;
-    struct slice reason, error;
+    struct slice reason;    /* "max_fails", "max_age", "rejected" */
+    struct failure failure; /* the last one */
     struct event event;
 };
 /* Calls fn for the dead letters of a subscription with (seq, cursor) > (after_seq, after_cursor),

@@ -1,6 +1,6 @@
 #include "broker/engine/state.h"
 
-static enum err event_check(const struct event *v, const char **why) {
+static enum err event_check(const struct engine *e, const struct event *v, const char **why) {
     const struct {
         size_t len, max;
         const char *why;
@@ -18,6 +18,10 @@ static enum err event_check(const struct event *v, const char **why) {
         if (parts[i].len <= parts[i].max) continue;
         *why = parts[i].why;
         return ERR_TOO_LARGE;
+    }
+    if (v->deliver_at_ms > e->time.wall_ms + LIMIT_DELIVER_LATER_MS) {
+        *why = "deliver_at: at most 30 days ahead";
+        return ERR_INVALID_REQUEST;
     }
     return ERR_OK;
 }
@@ -64,11 +68,14 @@ static struct publish_result journal(struct engine *e, const struct event *incom
     struct batch *b = &t->batch;
     event.seq = ++e->last_seq;
     event.received_at_ms = e->last_received_ms;
+    event.offset = e->journal_end;
+    if (event.deliver_at_ms <= e->time.wall_ms) event.deliver_at_ms = 0;
     struct event *stored = turn_events_add(t->events, fingerprint);
     uint8_t key[KEY_U64_BYTES];
     struct slice value = record_event_encode(&b->arena, &event, stored);
     batch_add(b, BATCH_APPEND, STORE_JOURNAL, arena_copy(&b->arena, key_u64(key, event.seq)),
               value);
+    e->journal_end += value.len;
     if (fingerprint != 0) {
         dedupe_add(&e->dedupe, fingerprint, event.seq, event.received_at_ms);
     }
@@ -85,9 +92,16 @@ void publish(struct engine *e, const struct command *c) {
     if (!e->room) {
         err = ERR_NO_ROOM;
         message = "the store is nearly full: nothing was taken, try again later";
+    } else if (e->blocked_by[0] != 0) {
+        err = ERR_BLOCKED;
+        message = turn_text(e,
+                            "the journal has its full size and subscription \"%s\" still needs "
+                            "its oldest events: nothing was taken; let it catch up, seek it "
+                            "forward, or set its lag to expire",
+                            e->blocked_by);
     }
     for (size_t i = 0; i < count && err == ERR_OK; i++) {
-        err = event_check(&c->u.publish.events[i], &message);
+        err = event_check(e, &c->u.publish.events[i], &message);
     }
     struct publish_result *results = NULL;
     if (err == ERR_OK) {
@@ -142,14 +156,25 @@ void publish_end_turn(struct engine *e) {
     ids_trim(e);
 }
 
+/* When an event was received, or the next one after it: retention leaves gaps. */
+static uint64_t received_at(struct engine *e, uint64_t seq) {
+    struct event event;
+    if (event_read(e, seq, &event, NULL)) return event.received_at_ms;
+    uint8_t key[KEY_U64_BYTES];
+    struct store_iter it;
+    store_seek(e->store, STORE_JOURNAL, key_u64(key, seq), &it);
+    CHECK(it.valid); /* the newest durable record is never removed */
+    seq = key_read_u64(it.key, 0);
+    if (!record_event_decode(seq, it.value, &event)) store_damaged("journal record", seq);
+    store_iter_end(e->store, &it);
+    return event.received_at_ms;
+}
+
 uint64_t seq_at_time(struct engine *e, uint64_t wall_ms) {
-    uint64_t lo = 1, hi = e->last_seq + 1;
+    uint64_t lo = oldest_seq(e), hi = e->last_seq + 1;
     while (lo < hi) { /* received_at never falls along seq (E8) */
         uint64_t mid = lo + (hi - lo) / 2;
-        struct event event;
-        bool found = event_read(e, mid, &event, NULL);
-        CHECK(found);
-        if (event.received_at_ms < wall_ms) lo = mid + 1;
+        if (received_at(e, mid) < wall_ms) lo = mid + 1;
         else hi = mid;
     }
     return lo;

@@ -1,104 +1,202 @@
 /* read.c: answers to people. Nothing here changes anything. */
 #include "broker/engine/state.h"
 
+/* ---- meters ---- */
+
+static void meter_turn(struct meter *m, uint64_t now_ms) {
+    uint64_t window = now_ms / METER_MS;
+    if (window == m->window) return;
+    m->previous = window == m->window + 1 ? m->current : 0;
+    m->current = 0;
+    m->window = window;
+}
+
+void meter_add(struct meter *m, uint64_t now_ms) {
+    meter_turn(m, now_ms);
+    m->current++;
+}
+
+double meter_per_s(const struct meter *m, uint64_t now_ms) {
+    struct meter at = *m;
+    meter_turn(&at, now_ms);
+    double into = (double)(now_ms % METER_MS) / METER_MS;
+    return (at.current + at.previous * (1 - into)) / (METER_MS / 1000.0);
+}
+
+/* ---- the whole ---- */
+
 void engine_stats(const struct engine *e, struct engine_stats *out) {
     *out = e->totals;
-    out->first_seq = e->durable_seq == 0 ? 0 : 1;
+    out->first_seq = e->durable_seq == 0 ? 0 : oldest_seq(e);
     out->last_seq = e->durable_seq;
+    out->journal_bytes = e->journal_end - e->journal_start;
     out->subscriptions = (uint32_t)e->subs_count;
     out->attachments = (uint32_t)e->attachments.len;
-    out->replays_running = (uint32_t)(e->replays_count - e->replays_finished);
+    out->tasks_running = (uint32_t)(e->tasks_count - e->tasks_finished);
     out->room = e->room;
+    out->blocked_by = slice_str(e->blocked_by);
+    out->retention = e->retention;
 }
 
 const char *why_idle_name(enum why_idle w) {
     static const char *const names[] = {
         [IDLE_BUSY] = "busy",         [IDLE_EMPTY] = "empty",     [IDLE_NO_WORKERS] = "no_workers",
         [IDLE_WINDOW] = "window",     [IDLE_BACKOFF] = "backoff", [IDLE_CAP] = "cap",
-        [IDLE_SCANNING] = "scanning",
+        [IDLE_SCANNING] = "scanning", [IDLE_PAUSED] = "paused",   [IDLE_RATE] = "rate",
+        [IDLE_ORDER] = "order",
     };
     return names[w];
 }
 
-static enum why_idle why_idle(const struct engine *e, const struct subscription *s) {
-    uint32_t outstanding = s->ready_count + s->leased_count + s->delayed_count;
-    bool fresh = subscription_has_fresh(e, s);
-    if (s->ready_count == 0 && !fresh) {
-        if (outstanding >= e->options.outstanding_max) return IDLE_CAP;
-        return s->delayed_count > 0 ? IDLE_BACKOFF : IDLE_EMPTY;
+/* ---- subscriptions ---- */
+
+static uint64_t delayed(const struct subscription *s) {
+    CHECK(s->due_count >= s->due.outstanding_count);
+    return s->delayed_count + s->due_count - s->due.outstanding_count;
+}
+
+static bool rate_holds(const struct engine *e, const struct subscription *s) {
+    return rate_next_ms(&s->rate) > e->time.now_ms;
+}
+
+/* Nothing is ready and nothing can be read: what is it that waits? */
+static enum why_idle why_no_work(const struct engine *e, const struct subscription *s) {
+    if (subscription_outstanding(s) >= e->options.outstanding_max) return IDLE_CAP;
+    if (s->blocked_count > 0) return IDLE_ORDER;
+    if (delayed(s) > 0) return IDLE_BACKOFF;
+    for (const struct list *n = s->replays.next; n != &s->replays; n = n->next) {
+        const struct cursor *c = CONTAINER_OF(n, struct cursor, in_sub);
+        if (c->next <= c->end && c->next <= e->last_seq) return IDLE_RATE; /* only its rate does */
     }
+    return IDLE_EMPTY;
+}
+
+static enum why_idle why_idle(const struct engine *e, const struct subscription *s) {
+    bool work = s->ready_count > 0 || subscription_has_fresh(e, s) || due_waits(e, s);
+    if (s->paused) return IDLE_PAUSED;
+    if (!work) return why_no_work(e, s);
     if (s->attachments_count == 0) return IDLE_NO_WORKERS;
     if (list_empty(&s->available)) return IDLE_WINDOW;
+    if (rate_holds(e, s)) return IDLE_RATE;
     return s->scanning ? IDLE_SCANNING : IDLE_BUSY;
 }
 
-static void subscription_info(const struct engine *e, const struct subscription *s,
+/* Age of the event at the floor, or the first after it: it is not settled, or not looked at. */
+static uint64_t floor_age_ms(struct engine *e, const struct subscription *s) {
+    uint64_t floor = cursor_floor(e, &s->live);
+    uint8_t key[KEY_U64_BYTES];
+    struct store_iter it;
+    struct event event;
+    if (floor > e->durable_seq) return 0;
+    store_seek(e->store, STORE_JOURNAL, key_u64(key, floor), &it);
+    bool found = it.valid;
+    if (found && !record_event_decode(key_read_u64(it.key, 0), it.value, &event)) {
+        store_damaged("journal record", key_read_u64(it.key, 0));
+    }
+    store_iter_end(e->store, &it);
+    if (!found || event.received_at_ms > e->time.wall_ms) return 0;
+    return e->time.wall_ms - event.received_at_ms;
+}
+
+/* What waits on disk for a time that was asked for is old only from that time on. */
+static uint64_t oldest_ms(struct engine *e, const struct subscription *s) {
+    uint64_t age_ms = floor_age_ms(e, s), due_ms = 0;
+    if (s->due_next_wall_ms < e->time.wall_ms) due_ms = e->time.wall_ms - s->due_next_wall_ms;
+    return due_ms > age_ms ? due_ms : age_ms;
+}
+
+static void subscription_info(struct engine *e, const struct subscription *s,
                               struct subscription_info *out) {
-    uint64_t next = cursor_next(e, &s->live);
+    uint64_t next = cursor_next(e, &s->live), now_ms = e->time.now_ms;
+    uint32_t tasks = s->replays_count;
+    for (const struct list *n = e->tasks_running.next; n != &e->tasks_running; n = n->next) {
+        tasks += CONTAINER_OF(n, struct task, in_running)->cursor.sub == s;
+    }
     *out = (struct subscription_info){
         .name = slice_str(s->name),
         .id = s->id,
         .created_at_ms = s->created_at_ms,
         .policy = s->policy,
+        .paused = s->paused,
         .floor = cursor_floor(e, &s->live),
         .next = next,
         .backlog = e->last_seq + 1 - next,
         .ready = s->ready_count,
         .leased = s->leased_count,
-        .delayed = s->delayed_count,
         .attachments = s->attachments_count,
-        .replays = s->replays_count,
+        .tasks = tasks,
+        .delayed = delayed(s),
+        .blocked = s->blocked_count,
+        .dead = s->dead_count,
+        .oldest_ms = oldest_ms(e, s),
+        .in_per_s = meter_per_s(&s->in, now_ms),
+        .out_per_s = meter_per_s(&s->out, now_ms),
         .acked_total = s->live.acked_total,
         .dead_total = s->dead_total,
+        .expired_total = s->expired_total,
         .why_idle = why_idle(e, s),
     };
 }
 
-bool engine_subscription_get(const struct engine *e, struct slice name,
-                             struct subscription_info *out) {
+bool engine_subscription_get(struct engine *e, struct slice name, struct subscription_info *out) {
     const struct subscription *s = subscription_find(e, name);
     if (s == NULL) return false;
     subscription_info(e, s, out);
     return true;
 }
 
-bool engine_subscription_next(const struct engine *e, struct slice after,
-                              struct subscription_info *out) {
+bool engine_subscription_next(struct engine *e, struct slice after, struct subscription_info *out) {
     size_t i = subscription_above(e, after);
     if (i == e->subs_count) return false;
     subscription_info(e, e->subs[i], out);
     return true;
 }
 
-static void replay_info(const struct cursor *c, struct replay_info *out) {
-    *out = (struct replay_info){
-        .id = c->id,
-        .subscription = c->sub == NULL ? slice_of(NULL, 0) : slice_str(c->sub->name),
-        .created_at_ms = c->created_at_ms,
-        .finished_at_ms = c->finished_at_ms,
-        .from = c->from,
-        .to = c->end,
-        .next = c->next,
-        .acked_total = c->acked_total,
-        .outstanding = c->outstanding_count,
+/* ---- tasks ---- */
+
+const char *task_kind_name(enum task_kind k) {
+    static const char *const names[] = {"replay", "count", "redrive", "purge"};
+    return names[k];
+}
+
+static void task_info(const struct task *t, struct task_info *out) {
+    const struct subscription *s = t->cursor.sub;
+    *out = (struct task_info){
+        .id = t->id,
+        .kind = t->kind,
+        .subscription = s == NULL ? slice_of(NULL, 0) : slice_str(s->name),
+        .filter = t->filter_text,
+        .rate_per_s = t->rate.per_s,
+        .created_at_ms = t->created_at_ms,
+        .finished_at_ms = t->finished_at_ms,
+        .cancelled = t->cancelled,
+        .from = t->from,
+        .to = t->to,
+        .next = t->cursor.next,
+        .matched = t->matched,
+        .acked_total = t->cursor.acked_total,
+        .expired = t->expired,
+        .outstanding = t->cursor.outstanding_count,
     };
 }
 
-bool engine_replay_next(const struct engine *e, uint32_t after, struct replay_info *out) {
-    size_t lo = 0, hi = e->replays_count;
+bool engine_task_next(const struct engine *e, uint32_t after, struct task_info *out) {
+    size_t lo = 0, hi = e->tasks_count;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        if (e->replays[mid]->id <= after) lo = mid + 1;
+        if (e->tasks[mid]->id <= after) lo = mid + 1;
         else hi = mid;
     }
-    if (lo == e->replays_count) return false;
-    replay_info(e->replays[lo], out);
+    if (lo == e->tasks_count) return false;
+    task_info(e->tasks[lo], out);
     return true;
 }
 
-bool engine_replay_get(const struct engine *e, uint32_t id, struct replay_info *out) {
-    return id > 0 && engine_replay_next(e, id - 1, out) && out->id == id;
+bool engine_task_get(const struct engine *e, uint32_t id, struct task_info *out) {
+    return id > 0 && engine_task_next(e, id - 1, out) && out->id == id;
 }
+
+/* ---- the journal and the dead letters ---- */
 
 uint32_t engine_attachment_unsettled(const struct engine *e, uint64_t attachment) {
     const struct attachment *a = map_get(&e->attachments, attachment);
@@ -153,7 +251,7 @@ bool engine_dead_scan(struct engine *e, struct slice subscription, uint64_t afte
             .fails = r.fails,
             .deliveries = r.deliveries,
             .reason = r.reason,
-            .error = r.error,
+            .failure = {r.failure.type, r.failure.message, r.failure.detail},
             .event = r.event,
         };
         if (!fn(ctx, &dead)) break;

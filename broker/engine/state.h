@@ -12,19 +12,55 @@
 #include "broker/engine/dedupe.h"
 #include "broker/engine/delivery.h"
 #include "broker/engine/engine.h"
+#include "broker/engine/filter.h"
 #include "storage/record.h"
 
-#define CURSOR_LIVE  0u
-#define REPLAYS_KEPT 1000 /* finished ones that are remembered */
+#define CURSOR_LIVE 0u
+#define CURSOR_DUE  UINT32_MAX
+#define TASKS_KEPT  1000 /* finished ones that are remembered */
 /* A live cursor that moved this far without a settlement is written anyway, looked at this often:
  * a restart then reads at most so much again for a subscription that matches little. */
 #define POSITION_LAG_EVENTS 10000
 #define POSITION_LAG_MS     5000
 #define IDS_TRIM_ROWS       64 /* rows of the id log removed per turn */
+/* A delay from here on waits on disk, a shorter one in memory. */
+#define PARK_MS 60000
 
-/* A reader of the journal: the live one of a subscription, or a replay. */
+/* A limit of so many per second, spread evenly: the generic cell rate algorithm (ITU-T I.371) with
+ * a tolerance of RATE_BURST_MS. */
+struct rate {
+    uint32_t per_s;   /* 0: no limit */
+    uint64_t next_us; /* theoretical arrival time of the next */
+};
+#define RATE_BURST_MS 50
+static inline void rate_set(struct rate *r, uint32_t per_s) {
+    *r = (struct rate){.per_s = per_s, .next_us = r->next_us};
+}
+/* When the next one may go; in the past or now: at once. */
+static inline uint64_t rate_next_ms(const struct rate *r) {
+    if (r->per_s == 0 || r->next_us <= RATE_BURST_MS * 1000) return 0;
+    return (r->next_us - RATE_BURST_MS * 1000 + 999) / 1000;
+}
+static inline void rate_take(struct rate *r, uint64_t now_ms) {
+    if (r->per_s == 0) return;
+    if (r->next_us < now_ms * 1000) r->next_us = now_ms * 1000;
+    r->next_us += 1000000 / r->per_s;
+}
+
+/* Events per second over the last METER_MS or so: two windows, the older one weighted by what of it
+ * is still within reach. */
+struct meter {
+    uint64_t window; /* number of the current window since time 0 */
+    uint32_t current, previous;
+};
+#define METER_MS 10000
+void meter_add(struct meter *m, uint64_t now_ms);
+double meter_per_s(const struct meter *m, uint64_t now_ms);
+
+/* A reader of the journal: the live one of a subscription, or a replay's; and the due one, which
+ * reads the rows that wait on disk. */
 struct cursor {
-    uint32_t id;              /* CURSOR_LIVE, or the replay's id */
+    uint32_t id;              /* CURSOR_LIVE, CURSOR_DUE or the task's id */
     struct subscription *sub; /* NULL: a finished replay whose subscription was deleted */
     bool at_tail;  /* live only: next is last_seq + 1, whatever that grows to (cursor_next) */
     uint64_t next; /* journal position to read from, unless at_tail */
@@ -37,29 +73,62 @@ struct cursor {
     bool urgent; /* must be in this turn's batch */
     struct list in_dirty;
     struct list in_sub; /* replays: in subscription.replays while running */
-    /* Replays only. */
-    uint64_t from, created_at_ms, finished_at_ms;
+};
+
+/* An operator's job. A replay's cursor is one of its subscription's readers; the others only use
+ * its `next`. */
+struct task {
+    uint32_t id;
+    enum task_kind kind;
+    struct cursor cursor;     /* cursor.sub is the task's subscription */
+    struct filter *filter;    /* never NULL while it runs */
+    struct slice filter_text; /* owned */
+    struct rate rate;
+    uint64_t from, to, created_at_ms, finished_at_ms; /* finished 0: running */
+    bool cancelled;
+    uint64_t matched, expired;
+    uint32_t place_cursor;  /* REDRIVE, PURGE: with cursor.next the place in STORE_DEAD */
+    struct list in_running; /* engine.tasks_running: COUNT, REDRIVE, PURGE */
+    struct deadline timer;
 };
 
 struct subscription {
     uint32_t id;
     char name[LIMIT_NAME_BYTES + 1];
     uint64_t created_at_ms;
-    struct policy policy; /* its filter's arrays and bytes are in policy_memory */
+    struct policy policy; /* its slices and lists are in policy_memory */
     void *policy_memory;
-    struct cursor live;
-    struct list replays;     /* running ones */
+    struct filter *filter; /* policy.filter, compiled */
+    struct cursor live, due;
+    struct list replays;     /* cursors of running ones */
     struct list ready;       /* deliveries, first to be handed out first */
     struct list attachments; /* all */
     struct list available;   /* those that can take an event now, next one first */
     struct list in_runnable; /* in engine.runnable */
     bool runnable;
+    bool paused;
     bool ready_next;  /* whose turn it is when both fresh and ready events wait */
+    bool due_turn;    /* likewise between the ready list and what is due on disk */
     bool replay_next; /* likewise between the live cursor and a replay */
     bool scanning;    /* its last slice of journal ended without finding a match */
-    uint32_t ready_count, leased_count, delayed_count;
+    uint32_t ready_count, leased_count, delayed_count, blocked_count;
     uint32_t attachments_count, replays_count;
-    uint64_t dead_total;
+    uint64_t dead_total, dead_count, expired_total;
+    struct map keys; /* ordered: hash of a key -> struct order_key */
+    struct rate rate;
+    struct deadline timer;
+    struct meter in, out;
+    uint64_t dead_turn; /* turn that last removed rows of its dead letters */
+    /* What waits on disk (due.c). */
+    uint64_t due_count;             /* rows of STORE_DUE, those that are handed out included */
+    uint64_t due_next_wall_ms;      /* lowest due time of a durable row that is not handed out */
+    uint64_t due_undurable_wall_ms; /* lowest one of those that are not durable yet */
+    uint64_t due_turn_number;       /* turn of the latest of these */
+    uint64_t due_place_wall_ms;     /* place of the row that was read last */
+    uint64_t due_place_seq;
+    uint32_t due_place_cursor;
+    struct map due_taken; /* hash of a row's key -> its delivery */
+    struct list in_due_waiting;
 };
 
 struct attachment {
@@ -68,14 +137,18 @@ struct attachment {
     struct subscription *sub;
     uint64_t window_events, window_bytes;
     uint32_t concurrency;
+    uint64_t lease_ms; /* 0: the policy's */
+    uint64_t session;
     bool held;
+    bool kept; /* its connection is gone, its leases stay until the timer fires */
     uint64_t next_tag;
     struct list leases; /* by rising tag: every unsettled hand-out, expired ones too */
     struct map by_tag;
-    uint32_t unsettled_count;
+    uint32_t unsettled_count, again_count;
     uint64_t unsettled_bytes;
     struct list in_sub;
     struct list in_available;
+    struct deadline timer;
 };
 
 /* Events that a turn brings, readable before they are durable. */
@@ -84,12 +157,6 @@ struct turn_events {
     size_t count, cap;
     struct event *v; /* slices point into the turn's arena */
     uint64_t *fingerprints;
-};
-
-/* Which subscriptions an event may concern: by the first segment of their type globs. */
-struct index_bucket {
-    struct subscription **subs;
-    size_t count, cap;
 };
 
 struct engine {
@@ -107,24 +174,40 @@ struct engine {
     struct engine_turn *turn;                   /* open, or NULL */
     struct engine_turn *pending, *pending_last; /* given away, not durable, oldest first */
     struct engine_turn *spare;                  /* one done turn, to be used again */
+    uint64_t turn_number;   /* of the open turn, or of the next one that opens */
+    uint64_t turns_durable; /* number of the newest durable turn */
 
-    struct heap deadlines; /* timers of deliveries */
+    struct heap deadlines; /* of struct deadline */
     struct list dirty;     /* cursors whose position must be written */
     uint64_t flush_at_ms;  /* when at the latest; UINT64_MAX: nothing dirty */
     bool urgent;           /* some cursor of dirty is urgent */
     uint64_t lag_check_at_ms;
-    struct list runnable; /* subscriptions that may hand something out */
+    uint64_t opened_wall_ms;
+    uint64_t grace_until_ms; /* until then what was out before the restart waits for its workers */
+    struct list runnable;    /* subscriptions that may hand something out */
+    struct list due_waiting; /* subscriptions with rows that are not durable yet */
 
     struct subscription **subs; /* by name */
     size_t subs_count, subs_cap;
-    struct map attachments;  /* by id */
-    struct cursor **replays; /* by rising id, running and finished */
-    size_t replays_count, replays_cap, replays_finished;
-    struct map index;              /* hash of a first segment -> struct index_bucket */
-    struct index_bucket index_any; /* globs without a literal first segment, and no filter */
+    struct map attachments; /* by id */
+    struct task **tasks;    /* by rising id, running and finished */
+    size_t tasks_count, tasks_cap, tasks_finished;
+    struct list tasks_running; /* COUNT, REDRIVE and PURGE; a replay runs with its subscription */
+    struct filter_index *index;
 
     struct dedupe dedupe;
     uint64_t ids_trimmed_to; /* rows of the id log below this are gone or going */
+
+    /* retention.c */
+    struct retention retention;
+    uint64_t trimmed_to;    /* events up to here are gone, but those that something outstanding
+                               still needs */
+    uint64_t journal_start; /* offset of the first record above trimmed_to */
+    uint64_t journal_end;   /* offset after the last record */
+    uint64_t retention_at_ms;
+    uint64_t dead_place_at_ms;             /* when the next slice of dead letters is looked at */
+    uint8_t dead_place[KEY_DEAD_BYTES];    /* where it begins */
+    char blocked_by[LIMIT_NAME_BYTES + 1]; /* a subscription; empty: none */
 
     struct engine_stats totals; /* only the *_total fields */
 };
@@ -145,6 +228,12 @@ const struct event *event_undurable(const struct engine *e, uint64_t seq, bool *
 /* The store holds something that cannot be: stops the process with the reason. */
 _Noreturn void store_damaged(const char *what, uint64_t n);
 
+/* ---- policy.c ---- */
+/* Copies a checked policy into s: slices and lists into memory of its own, the filter compiled. */
+void policy_set(struct subscription *s, const struct policy *policy);
+void policy_drop(struct subscription *s);
+bool policy_equal(const struct subscription *s, const struct policy *policy);
+
 /* ---- subscription.c ---- */
 struct subscription *subscription_find(const struct engine *e, struct slice name);
 /* The place in engine.subs of the first whose name is above `name`. */
@@ -157,13 +246,58 @@ enum err subscription_ensure(struct engine *e, struct slice name, const struct p
                              enum start_kind start, uint64_t start_value, struct subscription **out,
                              bool *created, const char **message);
 void subscription_create(struct engine *e, const struct command *c);
+void subscription_update(struct engine *e, const struct command *c);
+void subscription_pause(struct engine *e, const struct command *c);
+void subscription_seek(struct engine *e, const struct command *c);
 void subscription_delete(struct engine *e, const struct command *c);
 void subscription_free(struct engine *e, struct subscription *s);
-bool filter_match(const struct filter *f, const struct event *event);
 /* Makes every subscription that is at the tail and wants the event read on from it. */
 void subscriptions_offer(struct engine *e, const struct event *event);
 /* Puts it into the runnable list: call whenever it may have become able to hand out. */
 void subscription_wake(struct engine *e, struct subscription *s);
+/* Sets its timer to the next time at which it could hand out without anything happening. */
+void subscription_arm(struct engine *e, struct subscription *s);
+uint32_t subscription_outstanding(const struct subscription *s);
+const char *no_such_subscription(struct engine *e, struct slice name);
+
+/* ---- order.c ---- */
+/* Enters an ordered subscription's delivery into its key's queue. True: the key is free, it may go
+ * at once (or it has no key). */
+bool order_enter(struct engine *e, struct delivery *d, const struct event *event);
+/* Takes it out; the next one of its key becomes READY, or DELAYED until its time. */
+void order_leave(struct engine *e, struct delivery *d);
+/* It has its key. */
+bool order_first(const struct delivery *d);
+
+/* ---- due.c ---- */
+/* Writes the event into STORE_DUE for the subscription and counts it. `cursor` is where it was
+ * read first. */
+void due_write(struct engine *e, struct subscription *s, uint64_t due_wall_ms, uint32_t cursor,
+               const struct record_due *row);
+/* Moves a delivery to disk until its time; it is freed. */
+void due_park(struct engine *e, struct delivery *d, uint64_t due_wall_ms,
+              const struct failure *failure);
+/* Rewrites the row of a delivery that failed and is READY again at once. */
+void due_rewrite(struct engine *e, struct delivery *d, const struct failure *failure);
+/* Deletes the row of a delivery that is settled. */
+void due_delete(struct engine *e, struct delivery *d);
+/* A durable row is due and may be read. */
+bool due_waits(const struct engine *e, const struct subscription *s);
+/* When the next one may be read, monotonic ms, now or later; UINT64_MAX: there is none. What was
+ * due when the broker started may be out: it waits for its worker for the grace period. */
+uint64_t due_next_ms(const struct engine *e, const struct subscription *s);
+/* Reads on to the first row that is due and not handed out: a NEW delivery of the due cursor, with
+ * its event. NULL: there was none. */
+struct delivery *due_take(struct engine *e, struct subscription *s, struct event *event);
+/* The row with this seq that a worker claims after a restart, as a NEW delivery; or NULL. */
+struct delivery *due_claim(struct engine *e, struct subscription *s, uint64_t seq, bool replay);
+/* The delivery of a row is about to be freed. */
+void due_untake(struct subscription *s, const struct delivery *d);
+/* Rows of turns that became durable can be read. */
+void due_durable(struct engine *e);
+/* After a restart: where the rows begin. */
+void due_recover(struct engine *e, struct subscription *s);
+struct slice due_key(uint8_t out[KEY_DUE_BYTES], const struct delivery *d);
 
 /* ---- cursor.c ---- */
 void cursor_init(struct cursor *c, struct subscription *s, uint32_t id, uint64_t next,
@@ -178,13 +312,36 @@ void cursors_flush(struct engine *e);
 /* Marks live cursors that ran far ahead of their written position. */
 void cursors_check_lag(struct engine *e);
 
-/* ---- replay.c ---- */
-void replay_create(struct engine *e, const struct command *c);
-/* Ends it when it has read its range and nothing is outstanding. */
+/* ---- task.c ---- */
+void task_create(struct engine *e, const struct command *c);
+void task_cancel(struct engine *e, const struct command *c);
+struct task *task_of(struct cursor *c); /* of a replay's cursor */
+/* Ends a replay when it has read its range and nothing is outstanding. */
 void replay_check_finished(struct engine *e, struct cursor *c);
-void replay_finish(struct engine *e, struct cursor *c);
-struct cursor *replay_add(struct engine *e, struct subscription *s, uint32_t id,
-                          const struct record_replay *r);
+/* Ends a task of any kind; a replay's outstanding deliveries are forgotten. */
+void task_finish(struct engine *e, struct task *t);
+MUST_CHECK bool task_recover(struct engine *e, struct subscription *s, uint32_t id,
+                             const struct record_task *r);
+void task_free(struct task *t);
+/* Removes a dead letter and counts. Not while dead_turn is a turn that is not durable: a row whose
+ * removal is under way can still be seen. */
+void dead_remove(struct engine *e, struct subscription *s, struct slice key);
+/* The subscription is going: ends what runs on it. */
+void tasks_end(struct engine *e, const struct subscription *s);
+/* Runs a slice of COUNT, REDRIVE and PURGE. */
+void tasks_run(struct engine *e);
+/* One of them can go on at once. */
+bool tasks_want_turn(const struct engine *e);
+
+/* ---- retention.c ---- */
+void retention_run(struct engine *e);
+/* When it wants a turn, monotonic ms. */
+uint64_t retention_next_ms(const struct engine *e);
+/* The event is no longer outstanding somewhere: if retention has passed it, its record goes as
+ * soon as nobody has it. */
+void retention_release(struct engine *e, uint64_t seq);
+/* The range that can still be read, for messages and bounds. */
+uint64_t oldest_seq(const struct engine *e);
 
 /* ---- publish.c ---- */
 void publish(struct engine *e, const struct command *c);
@@ -197,22 +354,39 @@ void attachment_attach(struct engine *e, const struct command *c);
 void attachment_window(struct engine *e, const struct command *c);
 void attachment_hold(struct engine *e, const struct command *c);
 void attachment_detach(struct engine *e, const struct command *c);
-void attachment_settle(struct engine *e, const struct command *c);
+/* Gives back what it holds and frees it. */
+void attachment_end(struct engine *e, struct attachment *a, enum detach_kind how);
 /* Forgets it and what it holds; deliveries must have been dealt with. */
 void attachment_free(struct engine *e, struct attachment *a);
 /* Brings its place in the available list to what its window says. */
 void attachment_refresh(struct engine *e, struct attachment *a);
 bool attachment_can_take(const struct attachment *a);
-/* Whether the lease counts as started: one of the oldest `concurrency` unsettled ones. */
-bool lease_started(const struct lease *l);
-struct lease *lease_new(struct engine *e, struct attachment *a, struct delivery *d, size_t bytes);
+uint64_t attachment_lease_ms(const struct attachment *a);
+
+/* ---- lease.c ---- */
+/* A new lease under this tag. The delivery becomes LEASED. `again`: it was not fresh. */
+struct lease *lease_new(struct engine *e, struct attachment *a, struct delivery *d, uint64_t tag,
+                        size_t bytes, uint64_t since_ms, bool again);
 void lease_free(struct engine *e, struct lease *l);
+/* Whether it counts as started: one of the oldest `concurrency` unsettled ones. */
+bool lease_started(const struct lease *l);
+void attachment_settle(struct engine *e, const struct command *c);
+
+/* ---- claim.c ---- */
+/* Gives a new attachment what its worker still holds, ends the old session's attachments on the
+ * same subscription, and says for each claim that it was not granted. Returns how many were. */
+uint32_t claims_take(struct engine *e, struct attachment *a, const struct command *c);
+void claims_refuse(struct engine *e, const struct attachment *a, const struct command *c);
 
 /* ---- pump.c ---- */
 /* Hands out what can be handed out, within the turn's budget. */
 void pump(struct engine *e);
 /* Something more could be read for this subscription (not only looked for). */
 bool subscription_has_fresh(const struct engine *e, const struct subscription *s);
+/* It has something to hand out and nothing but a worker's window could prevent it. */
+bool subscription_has_work(const struct engine *e, const struct subscription *s);
+/* Reads past events that do not match, without handing out; takes what it looked at off *scan. */
+void cursor_skip(struct engine *e, struct cursor *c, uint32_t *scan);
 
 /* ---- recover.c ---- */
 MUST_CHECK int recover(struct engine *e, char *error, size_t error_size);

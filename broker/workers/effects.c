@@ -34,9 +34,12 @@ static void attached(struct session *s, const struct effect *e) {
     if (e->err != ERR_OK) {
         session_error(s, entry->attach_rid, e->err, message_of(e), false);
     } else {
-        frame_encode_subscribed(session_out(s), entry->attach_rid, entry->sub,
-                                e->u.attached.lease_ms, e->u.attached.backlog,
-                                e->u.attached.created);
+        struct frame f = {.op = FRAME_SUBSCRIBED, .rid = entry->attach_rid, .sub = entry->sub};
+        f.u.subscribed.lease_ms = e->u.attached.lease_ms;
+        f.u.subscribed.backlog = e->u.attached.backlog;
+        f.u.subscribed.created = e->u.attached.created;
+        f.u.subscribed.resumed = e->u.attached.resumed;
+        frame_encode_subscribed(session_out(s), &f);
     }
     entry->answered = true;
     if (e->err != ERR_OK || entry->gone) session_sub_remove(s, entry);
@@ -52,18 +55,20 @@ static void deliver(struct session *s, const struct effect *e) {
         .fails = e->u.deliver.fails,
         .deliveries = e->u.deliver.deliveries,
         .flags = (e->u.deliver.replay ? FRAME_FLAG_REPLAY : 0u) |
-                 (e->u.deliver.deliveries > 1 ? FRAME_FLAG_REDELIVERED : 0u),
+                 (e->u.deliver.deliveries > 1 ? FRAME_FLAG_REDELIVERED : 0u) |
+                 (e->u.deliver.redrive ? FRAME_FLAG_REDRIVEN : 0u),
         .event = e->u.deliver.event,
     };
     if (s->delivering &&
         (s->deliver_sub != sub || s->deliver_lease_ms != e->u.deliver.lease_ms ||
          s->out.len - s->deliver.start + item.event.body.len > LIMIT_DELIVER_BYTES)) {
-        session_end_deliver(s);
+        session_end_frame(s);
     }
     if (!s->delivering) {
+        struct buf *out = session_out(s);
         s->deliver_sub = sub;
         s->deliver_lease_ms = e->u.deliver.lease_ms;
-        s->delivering = frame_deliver_begin(&s->deliver, &s->out, sub, s->deliver_lease_ms);
+        s->delivering = frame_deliver_begin(&s->deliver, out, sub, s->deliver_lease_ms);
     }
     if (s->delivering) s->delivering = frame_deliver_add(&s->deliver, &item);
 }
@@ -81,6 +86,41 @@ static void settled(struct session *s, const struct effect *e) {
                          e->u.settled.stale_count);
 }
 
+/* A LEASE or REVOKE for one tag: put to the one that is being collected where it only follows. */
+static void notice(struct session *s, struct session_notice next) {
+    struct session_notice *n = &s->notice;
+    if (n->op == next.op && n->sub == next.sub && n->remaining_ms == next.remaining_ms &&
+        n->range.hi + 1 == next.range.lo && strcmp(n->reason, next.reason) == 0) {
+        n->range.hi = next.range.hi;
+        return;
+    }
+    session_end_frame(s);
+    *n = next;
+}
+
+static void lease_soon(struct session *s, const struct effect *e) {
+    const struct session_sub *entry = entry_of(s, e->u.lease_soon.attachment);
+    if (entry == NULL) return;
+    notice(s, (struct session_notice){
+                  .op = FRAME_LEASE,
+                  .sub = entry->sub,
+                  .range = {e->u.lease_soon.tag, e->u.lease_soon.tag},
+                  .remaining_ms = e->u.lease_soon.remaining_ms,
+                  .reason = "",
+              });
+}
+
+static void revoked(struct session *s, const struct effect *e) {
+    const struct session_sub *entry = entry_of(s, e->u.revoked.attachment);
+    if (entry == NULL) return;
+    notice(s, (struct session_notice){
+                  .op = FRAME_REVOKE,
+                  .sub = entry->sub,
+                  .range = {e->u.revoked.tag, e->u.revoked.tag},
+                  .reason = e->u.revoked.reason,
+              });
+}
+
 void session_effect(struct session *s, const struct effect *e) {
     struct session_sub *entry;
     session_touch(s);
@@ -96,12 +136,8 @@ void session_effect(struct session *s, const struct effect *e) {
     case EFFECT_ATTACHED: attached(s, e); break;
     case EFFECT_DELIVER: deliver(s, e); break;
     case EFFECT_SETTLED: settled(s, e); break;
-    case EFFECT_REVOKED:
-        entry = entry_of(s, e->u.revoked.attachment);
-        if (entry == NULL) break;
-        struct frame_range r = {e->u.revoked.tag, e->u.revoked.tag};
-        frame_encode_revoke(session_out(s), entry->sub, &r, 1, "expired");
-        break;
+    case EFFECT_LEASE_SOON: lease_soon(s, e); break;
+    case EFFECT_REVOKED: revoked(s, e); break;
     case EFFECT_ENDED:
         entry = entry_of(s, e->u.ended.attachment);
         if (entry == NULL) break;

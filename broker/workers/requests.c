@@ -1,13 +1,56 @@
 /* requests.c: frames of a client become commands of the engine. */
 #include <openssl/rand.h>
-#include <stdio.h>
 
-#include "base/base64.h"
+#include "broker/fields/policy.h"
 #include "broker/json/walk.h"
 #include "broker/workers/session.h"
 
 static struct route route_of(const struct session *s, uint32_t rid) {
     return (struct route){.room = s->room->options.room, .rid = rid, .handle = s->id};
+}
+
+/* Gives it a new token. */
+static void make_token(struct session *s) {
+    static const char hex[] = "0123456789abcdef";
+    uint8_t bytes[SESSION_TOKEN_BYTES];
+    int random_ok = RAND_bytes(bytes, sizeof bytes);
+    CHECK(random_ok == 1);
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        s->token[2 * i] = hex[bytes[i] >> 4];
+        s->token[2 * i + 1] = hex[bytes[i] & 15];
+    }
+}
+
+static bool is_token(struct slice text) {
+    if (text.len != 2 * (size_t)SESSION_TOKEN_BYTES) return false;
+    for (size_t i = 0; i < text.len; i++) {
+        uint8_t c = text.data[i];
+        if (!(c >= '0' && c <= '9') && !(c >= 'a' && c <= 'f')) return false;
+    }
+    return true;
+}
+
+/* One that resumes goes on under the same token, also when that is from before a restart: its
+ * worker may lose the connection again before it has claimed everything. Where the old session
+ * still has a connection, that one is dead and only its worker knows so yet. */
+static void name_session(struct session *s, struct slice token) {
+    struct map *names = &s->room->by_number;
+    bool known = is_token(token) && slice_to_cstr(token, s->token, sizeof s->token);
+    if (known) s->resumes = session_number(token);
+    else make_token(s);
+    s->number = session_number(slice_str(s->token));
+    struct session *old = map_remove(names, s->number);
+    if (old != NULL) {
+        old->token[0] = '\0';
+        session_replace(old);
+    }
+    map_add(names, s->number, s);
+}
+
+static uint64_t heartbeat_of(uint64_t wanted_ms) {
+    if (wanted_ms == 0) return LIMIT_HEARTBEAT_MS_DEFAULT;
+    if (wanted_ms < LIMIT_HEARTBEAT_MS_MIN) return LIMIT_HEARTBEAT_MS_MIN;
+    return wanted_ms > LIMIT_HEARTBEAT_MS_MAX ? LIMIT_HEARTBEAT_MS_MAX : wanted_ms;
 }
 
 static void hello(struct session *s, const struct frame *f) {
@@ -19,112 +62,125 @@ static void hello(struct session *s, const struct frame *f) {
         session_error(s, f->rid, ERR_BAD_VERSION, "this broker speaks version 1 only", true);
         return;
     }
-    uint64_t heartbeat_ms = f->u.hello.heartbeat_ms;
-    if (heartbeat_ms == 0) heartbeat_ms = LIMIT_HEARTBEAT_MS_DEFAULT;
-    if (heartbeat_ms < LIMIT_HEARTBEAT_MS_MIN) heartbeat_ms = LIMIT_HEARTBEAT_MS_MIN;
-    if (heartbeat_ms > LIMIT_HEARTBEAT_MS_MAX) heartbeat_ms = LIMIT_HEARTBEAT_MS_MAX;
-    s->heartbeat_ms = heartbeat_ms;
+    uint64_t resume_ms = f->u.hello.resume_ms;
+    s->resume_ms = resume_ms > LIMIT_RESUME_MS ? LIMIT_RESUME_MS : (uint32_t)resume_ms;
+    s->heartbeat_ms = heartbeat_of(f->u.hello.heartbeat_ms);
     s->state = SESSION_OPEN;
+    name_session(s, f->u.hello.resume);
 
     uint8_t nonce[16];
-    char session[32];
     int random_ok = RAND_bytes(nonce, sizeof nonce);
     CHECK(random_ok == 1);
-    snprintf(session, sizeof session, "%llu", (unsigned long long)s->id);
     struct frame welcome = {.op = FRAME_WELCOME};
     welcome.u.welcome.version = FRAME_VERSION;
     welcome.u.welcome.server = slice_str("bellhop " BELLHOP_VERSION);
-    welcome.u.welcome.session = slice_str(session);
+    welcome.u.welcome.session = slice_str(s->token);
     welcome.u.welcome.auth = slice_str("none");
     welcome.u.welcome.nonce = slice_of(nonce, sizeof nonce);
-    welcome.u.welcome.heartbeat_ms = heartbeat_ms;
+    welcome.u.welcome.heartbeat_ms = s->heartbeat_ms;
     welcome.u.welcome.frame_max_bytes = s->room->options.frame_max_bytes;
     welcome.u.welcome.now_ms = loop_wall_ms(s->room->options.loop);
+    welcome.u.welcome.resume_ms = s->resume_ms;
     frame_encode_welcome(session_out(s), f->rid, &welcome);
 }
 
-static bool window_ok(struct session *s, uint32_t rid, uint64_t events, uint64_t bytes) {
-    if (events <= LIMIT_WINDOW_EVENTS && bytes <= LIMIT_WINDOW_BYTES) return true;
-    session_error(s, rid, ERR_LIMIT_EXCEEDED, "window: at most 16384 events and 67108864 bytes",
-                  false);
-    return false;
+static bool subscribe_ok(struct session *s, const struct frame *f) {
+    enum err err = ERR_OK;
+    const char *why = "";
+    if (s->room->stopping) {
+        err = ERR_SHUTTING_DOWN;
+        why = "the broker is stopping: connect again";
+    } else if (s->draining) {
+        err = ERR_INVALID_REQUEST;
+        why = "the session is draining";
+    } else if (session_sub_find(s, f->sub) != NULL) {
+        err = ERR_ALREADY_EXISTS;
+        why = "sub: the number is in use";
+    } else if (s->subs_count == LIMIT_SUBSCRIPTIONS_PER_SESSION) {
+        err = ERR_LIMIT_EXCEEDED;
+        why = "at most 64 subscriptions on a connection";
+    }
+    if (err != ERR_OK) session_error(s, f->rid, err, why, false);
+    return err == ERR_OK;
 }
 
-/* The policy of SUBSCRIBE's `create`, defaults filled in. */
-static struct policy policy_of(const struct frame_policy *f) {
-    struct policy p = policy_default();
-    p.filter =
-        (struct filter){f->types, f->sources, (uint32_t)f->types_count, (uint32_t)f->sources_count};
-    if (f->lease_ms != 0) p.lease_ms = f->lease_ms;
-    if (f->max_fails != UINT64_MAX) {
-        p.max_fails = f->max_fails > UINT32_MAX ? UINT32_MAX : (uint32_t)f->max_fails;
+/* The claims as the engine wants them, in the room's arena. */
+static const struct claim *claims_of(struct session *s, const struct frame *f) {
+    size_t count = f->u.subscribe.claims_count;
+    struct claim *claims = arena_alloc(&s->room->arena, count * sizeof *claims);
+    for (size_t i = 0; i < count; i++) {
+        const struct frame_claim *from = &f->u.subscribe.claims[i];
+        claims[i] = (struct claim){from->tag, from->seq, (from->flags & FRAME_FLAG_REPLAY) != 0};
     }
-    if (f->backoff_min_ms != UINT64_MAX) p.backoff_min_ms = f->backoff_min_ms;
-    if (f->backoff_max_ms != UINT64_MAX) p.backoff_max_ms = f->backoff_max_ms;
-    /* Out of range or not a number becomes 0 permille, which policy_check refuses by name. */
-    if (f->backoff_factor != 0) {
-        bool sane = f->backoff_factor >= 1 && f->backoff_factor <= 100;
-        p.backoff_factor_permille = sane ? (uint32_t)(f->backoff_factor * 1000 + 0.5) : 0;
-    }
-    return p;
+    return claims;
 }
 
-static enum start_kind start_of(const struct frame_policy *f) {
-    switch (f->start) {
-    case FRAME_START_NEW: return START_NEW;
-    case FRAME_START_FIRST: return START_FIRST;
-    case FRAME_START_SEQ: return START_SEQ;
-    case FRAME_START_TIME: return START_TIME;
-    }
-    UNREACHABLE("the decoder knows four");
-}
+static void attach(struct session *s, const struct frame *f, const struct policy_request *create) {
+    struct session_sub *entry = session_sub_add(s);
+    uint64_t concurrency = f->u.subscribe.concurrency;
+    entry->sub = f->sub;
+    entry->attach_rid = f->rid;
+    entry->attachment = s->room->next_attachment++;
+    CHECK(f->u.subscribe.name.len <= sizeof entry->name); /* the decoder's bound */
+    entry->name_len = (uint8_t)f->u.subscribe.name.len;
+    if (entry->name_len > 0) memcpy(entry->name, f->u.subscribe.name.data, entry->name_len);
 
-static void subscribe(struct session *s, const struct frame *f) {
-    if (!window_ok(s, f->rid, f->u.subscribe.window_events, f->u.subscribe.window_bytes)) return;
-    if (s->draining) {
-        session_error(s, f->rid, ERR_INVALID_REQUEST, "the session is draining", false);
-        return;
-    }
-    if (session_sub_find(s, f->sub) != NULL) {
-        session_error(s, f->rid, ERR_ALREADY_EXISTS, "sub: the number is in use", false);
-        return;
-    }
-    if (s->subs_count == LIMIT_SUBSCRIPTIONS_PER_SESSION) {
-        session_error(s, f->rid, ERR_LIMIT_EXCEEDED, "at most 64 subscriptions on a connection",
-                      false);
-        return;
-    }
-    uint64_t attachment = s->room->next_attachment++;
-    s->subs[s->subs_count++] =
-        (struct session_sub){.sub = f->sub, .attach_rid = f->rid, .attachment = attachment};
-    const struct frame_policy *create = &f->u.subscribe.create;
-    struct policy policy;
     struct command c = {.kind = COMMAND_ATTACH, .route = route_of(s, f->sub)};
-    c.u.attach.attachment = attachment;
+    c.u.attach.attachment = entry->attachment;
     c.u.attach.name = f->u.subscribe.name;
     c.u.attach.window_events = f->u.subscribe.window_events;
     c.u.attach.window_bytes = f->u.subscribe.window_bytes;
-    c.u.attach.concurrency = f->u.subscribe.concurrency > LIMIT_WINDOW_EVENTS
-                                 ? LIMIT_WINDOW_EVENTS
-                                 : (uint32_t)f->u.subscribe.concurrency;
-    if (create->present) {
-        policy = policy_of(create);
-        c.u.attach.create = &policy;
-        c.u.attach.start = start_of(create);
+    c.u.attach.concurrency =
+        concurrency > LIMIT_WINDOW_EVENTS ? LIMIT_WINDOW_EVENTS : (uint32_t)concurrency;
+    c.u.attach.lease_ms = f->u.subscribe.lease_ms;
+    c.u.attach.session = s->resume_ms > 0 ? s->number : 0;
+    c.u.attach.resumes = s->resumes;
+    c.u.attach.claims = claims_of(s, f);
+    c.u.attach.claims_count = f->u.subscribe.claims_count;
+    if (create != NULL) {
+        c.u.attach.create = &create->policy;
+        c.u.attach.start = create->start;
         c.u.attach.start_value = create->start_value;
     }
     workers_step(s->room, &c);
     if (s->held) session_hold(s, true);
 }
 
+/* The policy of `create`, in the room's arena. False: refused. */
+static bool read_create(struct session *s, const struct frame *f, struct policy_request *out) {
+    struct refusal refusal;
+    if (f->u.subscribe.create.len == 0) return true;
+    if (policy_read_text(f->u.subscribe.create, &s->room->arena, out, &refusal)) return true;
+    session_error(s, f->rid, refusal.err, refusal.message, false);
+    return false;
+}
+
+static void subscribe(struct session *s, const struct frame *f) {
+    struct policy_request create;
+    if (!subscribe_ok(s, f)) return;
+    if (read_create(s, f, &create)) {
+        attach(s, f, f->u.subscribe.create.len > 0 ? &create : NULL);
+    }
+    arena_reset(&s->room->arena);
+}
+
 static void window(struct session *s, const struct frame *f, struct session_sub *entry) {
-    if (!window_ok(s, f->rid, f->u.window.events, f->u.window.bytes)) return;
     struct command c = {.kind = COMMAND_WINDOW};
     c.u.window.attachment = entry->attachment;
     c.u.window.events = f->u.window.events;
     c.u.window.bytes = f->u.window.bytes;
     workers_step(s->room, &c);
     if (f->rid != 0) frame_encode_ok(session_out(s), f->rid, 0);
+}
+
+static enum nack_kind nack_kind_of(enum frame_nack_kind kind) {
+    switch (kind) {
+    case FRAME_NACK_RELEASE: return NACK_RELEASE;
+    case FRAME_NACK_FAIL: return NACK_FAIL;
+    case FRAME_NACK_REJECT: return NACK_REJECT;
+    case FRAME_NACK_ELSEWHERE: return NACK_ELSEWHERE;
+    }
+    UNREACHABLE("the decoder knows four");
 }
 
 static void settle(struct session *s, const struct frame *f, const struct session_sub *entry) {
@@ -146,12 +202,14 @@ static void settle(struct session *s, const struct frame *f, const struct sessio
     } else {
         c.kind = COMMAND_NACK;
         c.u.settle.confirm = f->u.nack.confirm;
-        c.u.settle.kind = f->u.nack.kind == FRAME_NACK_RELEASE ? NACK_RELEASE
-                          : f->u.nack.kind == FRAME_NACK_FAIL  ? NACK_FAIL
-                                                               : NACK_REJECT;
+        c.u.settle.kind = nack_kind_of(f->u.nack.kind);
         c.u.settle.delay_ms =
             f->u.nack.delay_ms == FRAME_DELAY_POLICY ? DELAY_BY_POLICY : f->u.nack.delay_ms;
-        c.u.settle.error = f->u.nack.error;
+        c.u.settle.failure = (struct failure){
+            f->u.nack.failure.type,
+            f->u.nack.failure.message,
+            f->u.nack.failure.detail,
+        };
     }
     workers_step(s->room, &c);
 }
@@ -171,18 +229,25 @@ static bool is_object(void *ctx, const struct json_value *value) {
     return true;
 }
 
-static void publish(struct session *s, const struct frame *f) {
-    for (size_t i = 0; i < f->u.publish.count; i++) {
-        struct slice metadata = f->u.publish.events[i].metadata;
-        bool object = false;
-        if (metadata.len == 0) continue;
-        if (json_walk(metadata, 0, is_object, &object, NULL) && object) continue;
-        session_error(s, f->rid, ERR_INVALID_REQUEST, "metadata: must be a JSON object or empty",
-                      false);
-        return;
+/* Why an event cannot be published; NULL: it can. */
+static const char *refuse_event(const struct event *e, uint64_t wall_ms) {
+    bool object = false;
+    if (e->deliver_at_ms > wall_ms && e->deliver_at_ms - wall_ms > LIMIT_DELIVER_LATER_MS) {
+        return "deliver_at_ms: at most 30 days ahead";
     }
-    if (f->u.publish.count == 0) {
-        session_error(s, f->rid, ERR_INVALID_REQUEST, "PUBLISH holds no event", false);
+    if (e->metadata.len == 0) return NULL;
+    if (json_walk(e->metadata, 0, is_object, &object, NULL) && object) return NULL;
+    return "metadata: must be a JSON object or empty";
+}
+
+static void publish(struct session *s, const struct frame *f) {
+    uint64_t wall_ms = loop_wall_ms(s->room->options.loop);
+    const char *why = f->u.publish.count == 0 ? "PUBLISH holds no event" : NULL;
+    for (size_t i = 0; i < f->u.publish.count && why == NULL; i++) {
+        why = refuse_event(&f->u.publish.events[i], wall_ms);
+    }
+    if (why != NULL) {
+        session_error(s, f->rid, ERR_INVALID_REQUEST, why, false);
         return;
     }
     struct command c = {.kind = COMMAND_PUBLISH, .route = route_of(s, f->rid)};
@@ -201,12 +266,25 @@ static void replay(struct session *s, const struct frame *f) {
                       false);
         return;
     }
-    struct command c = {.kind = COMMAND_REPLAY_CREATE, .route = route_of(s, f->rid)};
-    c.u.replay.name = f->u.replay.name;
-    c.u.replay.from_seq = f->u.replay.from_seq;
-    c.u.replay.to_seq = f->u.replay.to_seq;
-    c.u.replay.from_time_ms = f->u.replay.from_time_ms;
-    c.u.replay.to_time_ms = f->u.replay.to_time_ms;
+    struct command c = {.kind = COMMAND_TASK_CREATE, .route = route_of(s, f->rid)};
+    c.u.task.kind = f->u.replay.dry_run ? TASK_COUNT : TASK_REPLAY;
+    c.u.task.name = f->u.replay.name;
+    c.u.task.filter = f->u.replay.filter;
+    if (!f->u.replay.dry_run) c.u.task.rate_per_s = (uint32_t)f->u.replay.rate_per_s;
+    c.u.task.from_seq = f->u.replay.from_seq;
+    c.u.task.to_seq = f->u.replay.to_seq;
+    c.u.task.from_time_ms = f->u.replay.from_time_ms;
+    c.u.task.to_time_ms = f->u.replay.to_time_ms;
+    workers_step(s->room, &c);
+}
+
+static void redrive(struct session *s, const struct frame *f) {
+    struct command c = {.kind = COMMAND_TASK_CREATE, .route = route_of(s, f->rid)};
+    c.u.task.kind = TASK_REDRIVE;
+    c.u.task.name = f->u.redrive.name;
+    c.u.task.filter = f->u.redrive.filter;
+    c.u.task.rate_per_s = (uint32_t)f->u.redrive.rate_per_s;
+    c.u.task.from_seq = c.u.task.to_seq = f->u.redrive.seq;
     workers_step(s->room, &c);
 }
 
@@ -216,6 +294,7 @@ void session_detach_all(struct session *s, enum detach_kind how) {
         struct command c = {.kind = COMMAND_DETACH};
         c.u.detach.attachment = s->subs[i].attachment;
         c.u.detach.how = how;
+        c.u.detach.grace_ms = s->resume_ms;
         workers_step(s->room, &c);
         if (s->subs[i].answered) continue;
         s->subs[i].gone = true; /* its SUBSCRIBED is on its way in this turn */
@@ -233,6 +312,7 @@ void session_request(struct session *s, const struct frame *f) {
     case FRAME_NACK:
     case FRAME_EXTEND:
     case FRAME_UNSUBSCRIBE:
+    case FRAME_STATE:
         entry = session_sub_find(s, f->sub);
         if (entry == NULL) {
             session_error(s, f->rid, ERR_NOT_FOUND, "sub: nothing is subscribed by that number",
@@ -253,6 +333,8 @@ void session_request(struct session *s, const struct frame *f) {
     case FRAME_UNSUBSCRIBE: unsubscribe(s, f, entry); break;
     case FRAME_PUBLISH: publish(s, f); break;
     case FRAME_REPLAY: replay(s, f); break;
+    case FRAME_REDRIVE: redrive(s, f); break;
+    case FRAME_STATE: session_state_request(s, f, entry); break;
     case FRAME_PING: frame_encode_plain(session_out(s), FRAME_PONG, f->rid); break;
     case FRAME_PONG: break;
     case FRAME_DRAIN:

@@ -6,19 +6,50 @@
  *
  * What can go wrong: the peer sends what is no frame (ERR, close); it is silent (ERR, close); it
  * does not read (hand-outs are held, then the stream closes it); it goes away at any time (what it
- * had started counts a fail). An effect that comes after the session has gone finds no session. */
+ * had started counts a fail, or, when it may resume, stays leased for a while). An effect that
+ * comes after the session has gone finds no session. */
 #include "broker/workers/session.h"
 
 #include <stdlib.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 
 #define SMALL_BUF_BYTES 1024 /* an idle session keeps no larger buffer */
 
+uint64_t session_number(struct slice token) {
+    uint64_t number = hash_bytes(0, token);
+    return number == 0 ? 1 : number; /* 0 is nobody's */
+}
+
+void session_let_go(struct session *s, const char *why) {
+    if (s->subs_count == 0) return;
+    if (s->room->stopping && s->resume_ms > 0) return; /* claimed again after the restart */
+    log_info("workers: %s: %s: %zu attached subscriptions", stream_peer(s->stream), why,
+             s->subs_count);
+    session_detach_all(s, s->resume_ms > 0 ? DETACH_KEEP : DETACH_LOST);
+}
+
 void session_close(struct session *s, const char *why) {
     session_flush(s);
     s->state = SESSION_CLOSING;
+    /* Nothing more is said or heard: what would be handed out from here on never arrives. */
+    session_let_go(s, why);
     stream_close_after_write(s->stream, why);
+}
+
+void session_replace(struct session *s) {
+    static const char why[] = "its worker has connected again";
+    if (s->state == SESSION_CLOSING) return;
+    s->state = SESSION_CLOSING;
+    session_let_go(s, why);
+    stream_close(s->stream, why);
+}
+
+void session_goaway(struct session *s) {
+    if (s->resume_ms == 0) session_detach_all(s, DETACH_RELEASE);
+    s->goaway = true;
+    session_goodbye(s, "the broker is stopping");
 }
 
 void session_goodbye(struct session *s, const char *why) {
@@ -35,19 +66,27 @@ void session_touch(struct session *s) {
     if (list_empty(&s->in_touched)) list_push_back(&s->room->touched, &s->in_touched);
 }
 
-void session_end_deliver(struct session *s) {
-    if (!s->delivering) return;
-    s->delivering = false;
-    frame_deliver_end(&s->deliver);
+void session_end_frame(struct session *s) {
+    const struct session_notice *n = &s->notice;
+    if (s->delivering) {
+        s->delivering = false;
+        frame_deliver_end(&s->deliver);
+    }
+    if (n->op == FRAME_LEASE) {
+        frame_encode_lease(&s->out, n->sub, &n->range, 1, n->remaining_ms);
+    } else if (n->op == FRAME_REVOKE) {
+        frame_encode_revoke(&s->out, n->sub, &n->range, 1, n->reason);
+    }
+    s->notice.op = 0;
 }
 
 struct buf *session_out(struct session *s) {
-    session_end_deliver(s);
+    session_end_frame(s);
     return &s->out;
 }
 
 void session_flush(struct session *s) {
-    session_end_deliver(s);
+    session_end_frame(s);
     if (s->out.overflow) {
         /* The frames of one turn pass 64 MiB: only a worker with very many windows can do that. */
         s->state = SESSION_CLOSING;
@@ -74,7 +113,7 @@ void session_hold(struct session *s, bool hold) {
     for (size_t i = 0; i < s->subs_count; i++) {
         struct command c = {.kind = COMMAND_HOLD};
         c.u.hold.attachment = s->subs[i].attachment;
-        c.u.hold.hold = hold || s->draining;
+        c.u.hold.hold = hold || s->draining || s->room->stopping;
         workers_step(s->room, &c);
     }
 }
@@ -84,6 +123,17 @@ struct session_sub *session_sub_find(struct session *s, uint32_t sub) {
         if (s->subs[i].sub == sub && !s->subs[i].gone) return &s->subs[i];
     }
     return NULL;
+}
+
+struct session_sub *session_sub_add(struct session *s) {
+    CHECK(s->subs_count < LIMIT_SUBSCRIPTIONS_PER_SESSION);
+    if (s->subs_count == s->subs_cap) {
+        s->subs_cap = s->subs_cap == 0 ? 1 : 2 * s->subs_cap;
+        s->subs = mem_realloc(s->subs, s->subs_cap * sizeof *s->subs);
+    }
+    struct session_sub *entry = &s->subs[s->subs_count++];
+    *entry = (struct session_sub){0};
+    return entry;
 }
 
 void session_sub_remove(struct session *s, struct session_sub *entry) {
@@ -165,15 +215,13 @@ static void on_drain(void *ctx) {
 static void on_close(void *ctx, const char *why) {
     struct session *s = ctx;
     struct workers *w = s->room;
-    if (s->subs_count > 0) {
-        log_info("workers: %s: %s: %zu attached subscriptions", stream_peer(s->stream), why,
-                 s->subs_count);
-    }
-    session_detach_all(s, w->ending ? DETACH_RELEASE : DETACH_LOST);
+    session_let_go(s, why);
     list_unlink(&s->in_room);
     list_unlink(&s->in_touched);
     map_remove(&w->by_id, s->id);
+    if (s->token[0] != '\0') map_remove(&w->by_number, s->number);
     w->sessions_count--;
+    free(s->subs);
     buf_free(&s->in);
     buf_free(&s->out);
     free(s);

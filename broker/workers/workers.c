@@ -5,7 +5,10 @@
 #include "base/log.h"
 #include "broker/workers/session.h"
 
-#define SWEEP_MS 1000 /* heartbeats and handshakes are looked at this often */
+#define SWEEP_MS     1000 /* heartbeats, handshakes and what is watched are looked at this often */
+#define RECONNECT_MS 1000 /* after GOAWAY: about what a restart takes */
+
+static const char stopping_text[] = "the broker is stopping";
 
 static void on_accept(void *ctx, struct stream *stream) {
     session_new(ctx, stream);
@@ -25,6 +28,7 @@ static void sweep_session(struct session *s, uint64_t now_ms) {
         frame_encode_plain(session_out(s), FRAME_PING, 0);
         session_touch(s);
     }
+    if (s->state == SESSION_OPEN && s->goodbye == NULL) session_state_watch(s);
 }
 
 static void on_sweep(void *ctx) {
@@ -43,6 +47,8 @@ int workers_open(struct workers **out, const struct workers_options *options, co
     list_init(&w->sessions);
     list_init(&w->touched);
     map_init(&w->by_id);
+    map_init(&w->by_number);
+    arena_init(&w->arena);
     w->decoder = frame_decoder_new();
     int err =
         listener_open(options->loop, address, on_accept, w, &w->listener, port, error, error_size);
@@ -55,26 +61,30 @@ int workers_open(struct workers **out, const struct workers_options *options, co
     return 0;
 }
 
-void workers_drain(struct workers *w) {
+void workers_drain(struct workers *w, uint64_t drain_ms) {
     listener_close(&w->listener);
+    w->stopping = true;
     LIST_FOR(n, next, &w->sessions) {
         struct session *s = CONTAINER_OF(n, struct session, in_room);
-        if (s->state != SESSION_OPEN) continue;
-        s->draining = true;
-        session_hold(s, true);
-        frame_encode_goaway(session_out(s), "the broker is stopping", 1000);
+        if (s->state == SESSION_CLOSING) continue;
+        if (s->state != SESSION_OPEN) {
+            session_error(s, 0, ERR_SHUTTING_DOWN, stopping_text, true);
+            continue;
+        }
+        session_hold(s, s->held);
+        frame_encode_quiet(session_out(s), stopping_text, drain_ms);
         session_touch(s);
     }
 }
 
 void workers_end(struct workers *w) {
-    w->ending = true;
+    w->stopping = true;
     listener_close(&w->listener);
     loop_timer_stop(&w->sweep);
     LIST_FOR(n, next, &w->sessions) {
         struct session *s = CONTAINER_OF(n, struct session, in_room);
-        session_detach_all(s, DETACH_RELEASE);
-        session_close(s, "the broker is stopping");
+        if (s->state == SESSION_OPEN && s->goodbye == NULL) session_goaway(s);
+        else session_let_go(s, stopping_text);
     }
 }
 
@@ -84,6 +94,8 @@ void workers_close(struct workers **out) {
     CHECK(w->sessions_count == 0);
     frame_decoder_free(&w->decoder);
     map_free(&w->by_id);
+    map_free(&w->by_number);
+    arena_free(&w->arena);
     free(w);
     *out = NULL;
 }
@@ -102,25 +114,46 @@ void workers_on_effect(struct workers *w, const struct effect *effect) {
     session_effect(s, effect);
 }
 
-/* DRAIN is answered when the last delivery was settled. */
-static void answer_drain(struct session *s) {
-    if (!s->drain_answer) return;
+/* Nothing that the session holds waits for its word. */
+static bool is_settled(const struct session *s) {
     for (size_t i = 0; i < s->subs_count; i++) {
         uint64_t attachment = s->subs[i].attachment;
-        if (engine_attachment_unsettled(s->room->options.engine, attachment) > 0) return;
+        if (engine_attachment_unsettled(s->room->options.engine, attachment) > 0) return false;
     }
+    return true;
+}
+
+/* DRAIN is answered when the last delivery was settled. */
+static void answer_drain(struct session *s) {
+    if (!s->drain_answer || !is_settled(s)) return;
     s->drain_answer = false;
     frame_encode_plain(session_out(s), FRAME_DRAINED, s->drain_rid);
+}
+
+/* A session that may resume has nothing to wait for: it takes its leases along. */
+static bool may_leave(const struct session *s) {
+    return s->resume_ms > 0 || is_settled(s);
+}
+
+static void end_session_turn(struct session *s) {
+    if (s->state == SESSION_OPEN) {
+        answer_drain(s);
+        if (s->room->stopping && s->goodbye == NULL && may_leave(s)) session_goaway(s);
+    }
+    if (s->state == SESSION_CLOSING || s->goodbye == NULL) {
+        session_flush(s);
+        return;
+    }
+    if (s->goaway) frame_encode_goaway(session_out(s), stopping_text, RECONNECT_MS);
+    session_close(s, s->goodbye);
 }
 
 void workers_on_turn(struct workers *w) {
     struct list *n;
     while ((n = list_first(&w->touched)) != NULL) {
         struct session *s = CONTAINER_OF(n, struct session, in_touched);
+        end_session_turn(s);
         list_unlink(n);
-        if (s->state == SESSION_OPEN) answer_drain(s);
-        if (s->state != SESSION_CLOSING && s->goodbye != NULL) session_close(s, s->goodbye);
-        else session_flush(s);
     }
 }
 

@@ -4,7 +4,7 @@
  * their stream. A session decodes frames into commands and turns effects into frames; it decides
  * nothing about deliveries.
  *
- * May call: net, proto, engine, base, libcrypto (random). */
+ * May call: net, proto, fields (a policy as JSON), engine, base, libcrypto (random). */
 #ifndef WORKERS_WORKERS_H
 #define WORKERS_WORKERS_H
 
@@ -22,10 +22,12 @@ struct workers_options {
 
 MUST_CHECK int workers_open(struct workers **out, const struct workers_options *options,
                             const char *address, uint16_t *port, char *error, size_t error_size);
-/* Stops accepting and tells every session GOAWAY; each closes when it holds nothing or, at the
- * latest, when workers_end is called. */
-void workers_drain(struct workers *w);
-/* Closes every session. */
+/* Stops accepting and handing out, and tells every session QUIET with drain_ms. Each gets GOAWAY
+ * and closes when all it held is settled (at once when it may resume: its leases are left for it)
+ * or, at the latest, when workers_end is called. */
+void workers_drain(struct workers *w, uint64_t drain_ms);
+/* Before the last turn: nobody holds anything any more but who may resume, and workers_on_turn
+ * tells the rest GOAWAY and closes them. */
 void workers_end(struct workers *w);
 /* Frees; the loop has run to its end. *w becomes NULL. */
 void workers_close(struct workers **w);

@@ -11,9 +11,10 @@
  * events belong to the client. An event is valid from its handler until it is settled or the
  * client is closed.
  *
- * When the connection is lost, events that no handler has yet are dropped (the broker hands them
- * out anew) and those that a handler has become orphans: on_revoked tells, settling them does
- * nothing. Subscriptions are made again by themselves.
+ * When the connection is lost or the broker restarts, the client goes on where it was: the events
+ * that handlers have are claimed again, and what was settled in between is said then. An event that
+ * the broker gives to somebody else is told by on_revoked; settling it does nothing. Events that no
+ * handler has yet are dropped: the broker hands them out anew, and no failure is counted.
  *
  * A program that gives its own loop should ignore SIGPIPE; bellhop_run does that by itself.
  *
@@ -54,48 +55,69 @@ struct bellhop_info {
     uint32_t attempt;    /* fails so far + 1 */
     uint32_t deliveries; /* hand-outs, this one included */
     bool replay;         /* delivered by a replay */
+    bool redriven;       /* came back from the dead letters */
 };
 
-/* An event arrived. Settle it here or later: exactly one of ack, nack, reject, release. */
+/* An event arrived. Settle it here or later, exactly once: bellhop_settle or a short form of it. */
 typedef void bellhop_handler(void *ctx, struct bellhop_event *event);
+
+#define BELLHOP_RESUME_OFF UINT64_MAX
 
 struct bellhop_options {
     struct uv_loop_s *loop; /* the caller's loop; NULL: a loop of its own, for bellhop_run */
     const char *name;       /* shown to operators; NULL: the program's name */
     uint64_t heartbeat_ms;  /* 0: the broker's default */
-    /* State changes, for logs: "connected", "disconnected: why", "refused: why",
-     * "going away: why", and last "stopped" or "stopped: why". May be NULL. */
+    /* How long the broker keeps what handlers have for this client when the connection is lost (at
+     * most 10 minutes, and no longer than the leases last). 0: 5000. BELLHOP_RESUME_OFF, or a
+     * broker that does not grant it: what handlers have is lost with the connection. */
+    uint64_t resume_ms;
+    /* State changes, for logs: "connected", "disconnected: why", "refused: why", "quiet: why" (the
+     * broker is about to stop), "going away: why", and last "stopped" or "stopped: why". May be
+     * NULL. */
     void (*on_state)(void *ctx, const char *state);
     void *ctx;
 };
 
-/* Policy for a subscription that may have to be created; zero means the broker's default. */
-struct bellhop_policy {
-    const char *const *types; /* globs such as "batch.*", types_count of them */
-    const char *const *sources;
-    size_t types_count, sources_count;
-    uint64_t lease_ms;
-    uint64_t max_fails;
-    uint64_t backoff_min_ms, backoff_max_ms;
-    double backoff_factor;
-    const char *start;  /* NULL or "new", "first" */
-    uint64_t start_seq; /* instead of start, when not 0 */
+/* What a subscription is like at the broker. The counts are its own, not this worker's. */
+struct bellhop_state {
+    uint64_t ready, leased, delayed; /* events to hand out, with workers, waiting for their time */
+    uint64_t blocked;                /* waiting for an earlier event of their key */
+    uint64_t dead;                   /* dead letters */
+    uint64_t backlog;                /* journal positions that it has not looked at */
+    uint64_t oldest_ms;              /* age of the oldest event that is not settled */
+    double in_per_s, out_per_s;      /* over the last ten seconds */
+    bool paused;                     /* by an operator */
+    const char *why_idle;            /* "busy", "empty", "window", "backoff", ... */
 };
+/* Result of bellhop_sub_state, or a change: error 0 and the state (valid until it returns), or an
+ * error and NULL. */
+typedef void bellhop_sub_stated(void *ctx, int error, const struct bellhop_state *state);
 
 struct bellhop_sub_options {
     bellhop_handler *handler; /* required */
-    /* An event that the handler has ran out of its lease, or its connection or subscription is
-     * gone: somebody else may get it. It must still be settled, which is then harmless (a late ack
-     * may even count). May be NULL. */
-    void (*on_revoked)(void *ctx, struct bellhop_event *event);
+    /* An event that the handler has is somebody else's or may become it. `reason`: "expired" or
+     * "max_hold" (its lease ran out), "lost" (it could not be claimed after the connection was
+     * lost), "seek" (an operator moved the position), "ended" (the subscription is gone). It must
+     * still be settled, which is then harmless (a late ack may even count). Rarely told twice for
+     * an event. May be NULL. */
+    void (*on_revoked)(void *ctx, struct bellhop_event *event, const char *reason);
+    /* The lease of an event that the handler has ends in remaining_ms: either this loop was blocked
+     * for long, or max_hold is near and nothing can renew it. For information: the client renews
+     * by itself. May be NULL. */
+    void (*on_lease_soon)(void *ctx, struct bellhop_event *event, uint64_t remaining_ms);
     /* The subscription cannot be used (deleted, unknown, other policy): no event will come. The
      * client stays up. NULL: the client stops with that error. */
     void (*on_ended)(void *ctx, int error, const char *message);
+    /* Called with its state while that changes, at most once a second. NULL: not asked for. */
+    bellhop_sub_stated *on_changed;
     void *ctx;
     uint32_t concurrency; /* handlers that run at once; 0: 1 */
     uint32_t window;      /* events held here, prefetched ones included; 0: 2 x concurrency */
     size_t window_bytes;  /* 0: 16 MiB */
-    const struct bellhop_policy *create; /* create it so when it does not exist; NULL: do not */
+    uint64_t lease_ms;    /* of this worker's events, 100 ms to 12 h; 0: the subscription's */
+    /* Create it so when it does not exist: JSON text, what POST /v1/subscriptions takes without
+     * "name"; "{}" is all defaults. At most 32 KiB; it is copied. NULL: do not create. */
+    const char *create;
 };
 
 /* Result of a publish: error 0 and a seq per event, or an error and a message. */
@@ -104,12 +126,35 @@ typedef void bellhop_published(void *ctx, int error, const char *message, const 
 /* Result of a confirmed settlement: 0 when it is on disk; `stale` when the event was no longer
  * this worker's. */
 typedef void bellhop_settled(void *ctx, int error, bool stale);
+/* Result of a replay or redrive: error 0 and its id (of GET /v1/replays/{id}), or an error and a
+ * message. */
+typedef void bellhop_task_started(void *ctx, int error, const char *message, uint64_t id);
 
 struct bellhop_message {
     const char *type, *subject, *id, *content_type, *metadata; /* NULL: empty */
     uint64_t time_ms;                                          /* 0: now */
+    /* Not delivered before: wall time in milliseconds, or so long after this call by the broker's
+     * clock. At most 30 days ahead, at most one of the two; 0: at once. */
+    uint64_t deliver_at_ms, deliver_after_ms;
     const void *body;
     size_t body_len;
+};
+
+/* What a range of the journal is fed to a subscription by; zero: not given. From and to are either
+ * both seqs or both times; one `from` is required. */
+struct bellhop_replay_options {
+    uint64_t from_seq, to_seq;
+    uint64_t from_time_ms, to_time_ms;
+    const char *filter;  /* JSON text, beside the subscription's own; NULL: none */
+    uint64_t rate_per_s; /* 0: no limit */
+    bool dry_run;        /* count only */
+};
+
+/* Which dead letters go back to their subscription. */
+struct bellhop_redrive_options {
+    uint64_t seq;        /* this one; 0: all that match */
+    const char *filter;  /* JSON text; NULL: all */
+    uint64_t rate_per_s; /* 0: no limit */
 };
 
 #define BELLHOP_EURL                                                                               \
@@ -132,6 +177,24 @@ struct bellhop_sub *bellhop_subscribe(struct bellhop *c, const char *name,
  * MiB wait already; ECLOSED: the client has stopped. done may be NULL. */
 int bellhop_publish(struct bellhop *c, const struct bellhop_message *messages, size_t count,
                     bellhop_published *done, void *ctx);
+/* Starts a replay, or a redrive of dead letters, of a subscription. options of a redrive may be
+ * NULL: all of them. Waiting, results and done as bellhop_publish. */
+int bellhop_replay(struct bellhop *c, const char *subscription,
+                   const struct bellhop_replay_options *options, bellhop_task_started *done,
+                   void *ctx);
+int bellhop_redrive(struct bellhop *c, const char *subscription,
+                    const struct bellhop_redrive_options *options, bellhop_task_started *done,
+                    void *ctx);
+
+/* Takes no more events into this client, and gives back those that no handler has; other workers
+ * get them. bellhop_sub_resume takes events again. Neither is the pause of the whole subscription,
+ * which is an operator's. */
+void bellhop_sub_pause(struct bellhop_sub *s);
+void bellhop_sub_resume(struct bellhop_sub *s);
+/* Asks the broker for the subscription's state; the callback comes once. Waits until the
+ * subscription is attached. BELLHOP_EARGUMENT: done is NULL; BELLHOP_ECLOSED: the client has
+ * stopped, or the subscription has ended. */
+int bellhop_sub_state(struct bellhop_sub *s, bellhop_sub_stated *done, void *ctx);
 
 /* Runs the client's own loop until bellhop_stop or a fatal error; 0 or that error. Fatal is what
  * connecting again cannot mend: another protocol, a refused client, a subscription that ended
@@ -139,7 +202,8 @@ int bellhop_publish(struct bellhop *c, const struct bellhop_message *messages, s
 int bellhop_run(struct bellhop *c);
 /* Stops: takes no more events, gives back those that no handler has, lets the handlers that run
  * settle and publishes be answered (at most 10 s), says goodbye; then the own loop ends, and on a
- * caller's loop on_state says "stopped". Safe in a signal handler and from any thread. */
+ * caller's loop on_state says "stopped". Without a connection it stops at once. Safe in a signal
+ * handler and from any thread. */
 void bellhop_stop(struct bellhop *c);
 /* Frees; *c becomes NULL. Does not wait for handlers (bellhop_stop does): what was settled is sent
  * as far as the socket takes it, unanswered publishes get BELLHOP_ECLOSED before this returns. With
@@ -151,17 +215,48 @@ const char *bellhop_strerror(int error);
 
 /* What the event says; valid until it is settled. */
 const struct bellhop_info *bellhop_event_info(const struct bellhop_event *e);
-/* Settle: done; failed (try again by the policy, or after delay_ms); never again (dead letter);
- * not tried (ready for others at once). `e` is gone after each. error may be NULL. */
+
+/* Why it failed, kept with the event and its dead letter. Each part may be NULL; it is cut at the
+ * end of a UTF-8 character when it is longer than 128, 512 and 2048 bytes. */
+struct bellhop_failure {
+    const char *type;    /* a word to group by: "Timeout" */
+    const char *message; /* one line */
+    const char *detail;  /* more: a stack trace, the last output */
+};
+
+enum bellhop_settlement_kind {
+    BELLHOP_ACK,      /* done */
+    BELLHOP_NACK,     /* tried and failed: a fail is counted, then the backoff */
+    BELLHOP_REJECT,   /* will never work: a dead letter now */
+    BELLHOP_RELEASE,  /* not tried: ready for anybody at once, no fail */
+    BELLHOP_ELSEWHERE /* not here for a while (60 s), while another worker can take it; no fail */
+};
+
+struct bellhop_settlement {
+    enum bellhop_settlement_kind kind;
+    bool with_delay;                       /* NACK, RELEASE, ELSEWHERE: */
+    uint64_t delay_ms;                     /* instead of what the policy says; at most 24 h */
+    const struct bellhop_failure *failure; /* not with ACK; copied; may be NULL */
+    bellhop_settled *done;                 /* told when it is on disk; NULL: not told */
+    void *ctx;
+};
+
+/* Settles; `e` is gone after it. Without a connection it waits until there is one; with `done` it
+ * is then BELLHOP_ECLOSED when nobody can say any more whether it was taken. */
+void bellhop_settle(struct bellhop_event *e, const struct bellhop_settlement *settlement);
+
+/* The same in short; failure may be NULL. */
+#define BELLHOP_DELAY_POLICY UINT64_MAX
 void bellhop_ack(struct bellhop_event *e);
 void bellhop_ack_confirm(struct bellhop_event *e, bellhop_settled *done, void *ctx);
-#define BELLHOP_DELAY_POLICY UINT64_MAX
-void bellhop_nack(struct bellhop_event *e, uint64_t delay_ms, const char *error);
-void bellhop_reject(struct bellhop_event *e, const char *error);
+void bellhop_nack(struct bellhop_event *e, uint64_t delay_ms,
+                  const struct bellhop_failure *failure);
+void bellhop_reject(struct bellhop_event *e, const struct bellhop_failure *failure);
 void bellhop_release(struct bellhop_event *e);
+void bellhop_elsewhere(struct bellhop_event *e, uint64_t delay_ms);
 /* Renews the lease now. Not needed while the loop runs: the client renews what is held at a third
- * of the lease; a handler that blocks the loop for longer than that should be a thread or a
- * process. */
+ * of the lease, for as long as the subscription's max_hold allows; a handler that blocks the loop
+ * for longer than that should be a thread or a process. */
 void bellhop_extend(struct bellhop_event *e);
 
 #ifdef __GNUC__

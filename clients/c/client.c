@@ -5,8 +5,9 @@
  * settled and published, and arms the timer for the next deadline. bellhop_stop wakes the loop; the
  * turn then sends DRAIN, gives back what no handler has, waits for the rest and for answers, says
  * CLOSE, waits for the end of the stream and stops the loop. bellhop_close frees.
- * Failures: a lost connection (bh_lost: wait and connect again); an error that trying again cannot
- * mend (bh_finish). A handler that does not settle within BH_STOP_MS of a stop is left behind. */
+ * Failures: a lost connection (bh_lost: wait and connect again, and go on where it was when the
+ * broker has granted that); an error that trying again cannot mend (bh_finish). A handler that does
+ * not settle within BH_STOP_MS of a stop is left behind. */
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -33,10 +34,11 @@ void bh_say(struct bellhop *c, const char *fmt, ...) {
     c->options.on_state(c->options.ctx, text);
 }
 
-/* What a lost connection takes with it. */
-static void detach_all(struct bellhop *c, bool also_waiting) {
+/* What a lost connection takes with it: all, or (reason NULL) what cannot be claimed. */
+static void detach_all(struct bellhop *c, const char *reason, bool also_waiting) {
     bh_connection_drop(c);
-    LIST_FOR(n, next, &c->subs) bh_sub_detach(CONTAINER_OF(n, struct bellhop_sub, node));
+    if (reason == NULL) bh_settle_again(c);
+    LIST_FOR(n, next, &c->subs) bh_sub_detach(CONTAINER_OF(n, struct bellhop_sub, node), reason);
     bh_requests_lost(c, also_waiting);
 }
 
@@ -48,7 +50,7 @@ void bh_finish(struct bellhop *c, int error, const char *fmt, ...) {
     va_end(args);
     c->result = error;
     c->phase = BH_STOPPED;
-    detach_all(c, true);
+    detach_all(c, "lost", true);
     /* The next turn tells whose publishes failed, says "stopped" and ends the loop. */
     if (!c->closing) uv_timer_start(&c->timer, on_timer, 0, 0);
 }
@@ -83,11 +85,12 @@ void bh_lost(struct bellhop *c, const char *fmt, ...) {
     if (asked_ms > 0) wait_ms = asked_ms + prng_below(&c->prng, asked_ms / 4 + 1);
     c->reconnect_ms = 0;
     c->leave = BH_STAY;
-    c->drain_sent = c->drained = c->choked = false;
+    c->drain_sent = c->drained = c->choked = c->quiet = false;
+    if (said_goodbye) c->session_len = 0; /* the broker has let go of everything */
     c->phase = BH_WAITING;
     c->deadline_ms = now_ms + wait_ms;
     memcpy(c->text, text, sizeof c->text);
-    detach_all(c, false);
+    detach_all(c, c->session_len > 0 ? NULL : "lost", false);
     bh_say(c, "disconnected: %s", text);
 }
 
@@ -111,7 +114,8 @@ static void leave(struct bellhop *c, uint64_t now_ms) {
     bool quiet = c->drained && list_empty(&c->in_flight) &&
                  (c->leave == BH_LEAVE_GOAWAY || list_empty(&c->waiting));
     LIST_FOR(n, next, &c->subs) {
-        if (CONTAINER_OF(n, struct bellhop_sub, node)->held.len > 0) quiet = false;
+        const struct bellhop_sub *s = CONTAINER_OF(n, struct bellhop_sub, node);
+        if (s->held.len > 0 || s->settled.next != &s->settled) quiet = false;
     }
     if (!quiet && now_ms < c->leave_at_ms) return;
     bh_encoded(c, frame_encode_plain(bh_out(c), FRAME_CLOSE, 0));
@@ -140,10 +144,10 @@ static void due(struct bellhop *c, uint64_t now_ms) {
 
 /* First half of a subscription's turn: the user's code runs. */
 static void serve_sub(struct bellhop *c, struct bellhop_sub *s) {
-    bh_sub_tell_revoked(s);
+    bh_sub_tell(s);
     if (c->phase != BH_READY) return;
-    if (s->state == BH_SUB_IDLE && c->leave == BH_STAY) bh_sub_ask(c, s);
-    if (c->leave != BH_STAY) bh_sub_release_queue(s);
+    if (bh_sub_wants(s)) bh_sub_ask(s);
+    if (bh_sub_is_shut(s)) bh_sub_release_queue(s);
     bh_sub_pump(s);
 }
 
@@ -152,6 +156,7 @@ static void write_sub(struct bellhop *c, struct bellhop_sub *s, uint64_t now_ms)
     if (c->phase != BH_READY) return;
     bh_settle_send(s);
     bh_sub_extend_due(s, now_ms);
+    bh_sub_write(s);
 }
 
 static uint64_t next_deadline(const struct bellhop *c) {
@@ -159,11 +164,16 @@ static uint64_t next_deadline(const struct bellhop *c) {
     if (c->phase != BH_READY) return at;
     if (c->choked) return 0;
     if (c->leave != BH_STAY && c->leave_at_ms < at) at = c->leave_at_ms;
+    uint64_t barrier_at = bh_barrier_at(c);
+    if (barrier_at < at) at = barrier_at;
     LIST_FOR(n, next, (struct list *)(uintptr_t)&c->subs) {
         const struct bellhop_sub *s = CONTAINER_OF(n, struct bellhop_sub, node);
-        bool extends = s->state == BH_SUB_ON && s->lease_ms > 0 && s->held.len > 0;
-        if (bh_sub_can_pump(s) || !list_empty(&s->to_tell)) return 0;
-        if (extends && s->extend_at_ms < at) at = s->extend_at_ms;
+        uint64_t extend_at = bh_sub_extend_at(s);
+        bool shut_late = bh_sub_is_shut(s) && !list_empty(&s->queue);
+        if (bh_sub_can_pump(s) || bh_sub_wants(s) || shut_late || !list_empty(&s->to_tell)) {
+            return 0;
+        }
+        if (extend_at < at) at = extend_at;
     }
     return at;
 }
@@ -182,10 +192,11 @@ static void on_turn(uv_prepare_t *prepare) {
     due(c, now_ms);
     LIST_FOR(n, next, &c->subs) serve_sub(c, CONTAINER_OF(n, struct bellhop_sub, node));
     bh_requests_finish(c);
-    bh_publish_send(c);
+    bh_requests_send(c);
     LIST_FOR(m, next_m, &c->subs) {
         write_sub(c, CONTAINER_OF(m, struct bellhop_sub, node), now_ms);
     }
+    bh_barrier_due(c, now_ms);
     leave(c, now_ms);
     bh_connection_flush(c);
     if (c->closing) return;
@@ -270,6 +281,9 @@ int bellhop_open(struct bellhop **out, const char *url, const struct bellhop_opt
     if (!bh_url_parse(&parsed, url)) return BELLHOP_EURL;
     struct bellhop *c = mem_zalloc(sizeof *c);
     if (options != NULL) c->options = *options;
+    if (c->options.resume_ms == 0) c->options.resume_ms = BH_RESUME_MS;
+    if (c->options.resume_ms == BELLHOP_RESUME_OFF) c->options.resume_ms = 0;
+    if (c->options.resume_ms > LIMIT_RESUME_MS) c->options.resume_ms = LIMIT_RESUME_MS;
     c->url = parsed;
     const char *name = c->options.name;
     if (name == NULL) name = program_invocation_short_name;

@@ -12,7 +12,10 @@
  *
  * Invariants: 1. conn is set exactly in the phases CONNECTING to LEAVING. 2. An event is in exactly
  * one list of its sub. 3. sub->held has exactly the attached events of the sub. 4. running counts
- * the events that the handler has. 5. requests has every request that was not answered yet.
+ * the events that the handler has. 5. requests has every request that was not answered yet. 6. A
+ * settlement is in settled (to be written), unsure (written; claimed again when the connection is
+ * lost) or the confirms of a request (written, to be answered). 7. Without a connection queue and
+ * unsure are empty.
  *
  * May call: base, proto, libuv. */
 #ifndef BELLHOP_CLIENT_H
@@ -29,17 +32,20 @@
 #include "proto/limits.h"
 
 enum {
-    BH_ADDRESSES = 8,                /* of one host name that are tried */
-    BH_TEXT_BYTES = 512,             /* an error with its words */
-    BH_CONNECT_MS = 10000,           /* resolving, or connecting to one address */
-    BH_STOP_MS = 10000,              /* handlers that run may take this long to settle */
-    BH_GOODBYE_MS = 1000,            /* from CLOSE to the broker's end of stream */
-    BH_PAUSE_MIN_MS = 100,           /* before connecting again */
-    BH_PAUSE_MAX_MS = 30000,         /* the same */
-    BH_PERIOD_MIN_MS = 20,           /* a broker may not make us ping or extend more often */
-    BH_ASKED_PAUSE_MAX_MS = 300000,  /* that a broker may ask for */
-    BH_STEADY_MS = 5000,             /* a connection this old starts the pauses afresh */
-    BH_OUT_BYTES = 1 * MIB,          /* publishes wait while so much is unsent */
+    BH_ADDRESSES = 8,               /* of one host name that are tried */
+    BH_TEXT_BYTES = 512,            /* an error with its words */
+    BH_CONNECT_MS = 10000,          /* resolving, or connecting to one address */
+    BH_STOP_MS = 10000,             /* handlers that run may take this long to settle */
+    BH_GOODBYE_MS = 1000,           /* from CLOSE to the broker's end of stream */
+    BH_PAUSE_MIN_MS = 100,          /* before connecting again */
+    BH_PAUSE_MAX_MS = 30000,        /* the same */
+    BH_PERIOD_MIN_MS = 20,          /* a broker may not make us ping or extend more often */
+    BH_ASKED_PAUSE_MAX_MS = 300000, /* that a broker may ask for */
+    BH_STEADY_MS = 5000,            /* a connection this old starts the pauses afresh */
+    BH_RESUME_MS = 5000,            /* asked for when the user does not say */
+    BH_SESSION_BYTES = 128,         /* of the broker's word for a session */
+    BH_UNSURE_MS = 100,     /* what the broker has is on disk 50 ms later, and the way there */
+    BH_OUT_BYTES = 1 * MIB, /* publishes wait while so much is unsent */
     BH_OUT_BYTES_MAX = 128 * MIB,    /* a peer that takes nothing: the end */
     BH_PUBLISH_BYTES_MAX = 64 * MIB, /* frames that wait for a connection */
     BH_FRAME_BYTES_MAX = LIMIT_EVENT_BYTES + LIMIT_DELIVER_BYTES + LIMIT_FRAME_OVERHEAD_BYTES,
@@ -74,26 +80,37 @@ struct bh_conn {
     bool writing, dropped;
 };
 
-enum bh_request_kind { BH_SUBSCRIBE, BH_PUBLISH, BH_SETTLE, BH_DRAIN };
+enum bh_request_kind { BH_SUBSCRIBE, BH_PUBLISH, BH_SETTLE, BH_DRAIN, BH_STATE, BH_TASK };
 
 /* Something that an answer with its rid will end. */
 struct bh_request {
-    struct list node; /* in waiting, in_flight or finished of the client */
+    struct list node; /* in waiting, in_flight or finished of the client, or in asks of a sub */
     enum bh_request_kind kind;
     uint32_t rid;
     int error;               /* in finished: what its owner will hear */
     const char *message;     /* static */
-    struct bellhop_sub *sub; /* SUBSCRIBE */
-    struct list confirms;    /* SETTLE: struct bh_confirm */
-    struct buf frame;        /* PUBLISH: until it is sent */
+    bool stale;              /* the same, of a SETTLE */
+    struct bellhop_sub *sub; /* SUBSCRIBE, SETTLE, STATE */
+    struct list confirms;    /* SETTLE: struct bh_settlement */
+    struct buf frame;        /* PUBLISH, TASK: until it is sent */
+    uint64_t asked_at_ms;    /* PUBLISH, by bh_clock_ms */
+    bool *relative; /* PUBLISH: whose deliver_at_ms counts from asked_at_ms; NULL: none's */
+    bool watch;     /* STATE */
     bellhop_published *published;
+    bellhop_sub_stated *stated;
+    bellhop_task_started *started;
     void *ctx;
 };
 
-/* A confirmed settlement. */
-struct bh_confirm {
+/* What the user said about an event. The failure's three texts follow the struct. */
+struct bh_settlement {
     struct list node;
-    uint64_t tag;
+    uint64_t tag, seq, sent_at_ms;
+    uint32_t flags; /* of its DELIVER */
+    enum bellhop_settlement_kind kind;
+    bool sent;         /* ever: the broker may know */
+    uint64_t delay_ms; /* or FRAME_DELAY_POLICY */
+    size_t type_len, message_len, detail_len;
     bellhop_settled *done;
     void *ctx;
 };
@@ -111,25 +128,33 @@ struct bellhop_sub {
     char name[LIMIT_NAME_BYTES + 1];
     uint32_t id; /* `sub` on the wire */
     enum bh_sub_state state;
-    struct bellhop_sub_options options; /* its create is not used: */
-    struct frame_policy create;         /* owns its arrays and their texts */
-    uint64_t lease_ms, extend_at_ms;
-    struct map held;   /* tag -> event */
-    struct list queue; /* prefetched: the handler does not have them yet */
-    struct list taken; /* the handler has them */
-    struct list
-        to_tell;    /* the handler has them, they were revoked, on_revoked was not called yet */
-    size_t running; /* events in taken and to_tell */
-    struct bh_tags acks, releases;
-    struct list confirms; /* acks to be confirmed, not sent yet */
+    struct bellhop_sub_options options; /* its create is owned */
+    bool paused, watched;
+    uint64_t window_told; /* events, on this attachment */
+    uint64_t lease_ms, extend_at_ms, extended_at_ms;
+    uint64_t tag_last; /* highest that was claimed or delivered on this attachment */
+    size_t claims, claims_granted, claims_lost;
+    struct map held;     /* tag -> event */
+    struct list queue;   /* prefetched: the handler does not have them yet */
+    struct list taken;   /* the handler has them */
+    struct list to_tell; /* the handler has them, and something about them was not told yet */
+    size_t running;      /* events in taken and to_tell */
+    struct bh_tags acks, releases; /* to be written; the releases are of the queue */
+    struct list settled, unsure;   /* struct bh_settlement */
+    size_t unsure_count;
+    struct list asks; /* struct bh_request: STATEs that wait until the sub is attached */
 };
 
 struct bellhop_event {
     struct list node;
     struct bellhop_sub *sub;
     uint64_t tag;
-    bool attached; /* the connection it came through is alive: settling it is said to the broker */
-    bool revoked;
+    uint32_t flags;     /* of its DELIVER */
+    bool attached;      /* its tag means something to the broker, or will when it was claimed */
+    bool lost;          /* the broker has said that it is not ours */
+    bool revoked, tell; /* its lease ran out; on_revoked is due */
+    const char *reason; /* of on_revoked; static */
+    uint64_t soon_ms;   /* not 0: on_lease_soon is due */
     struct bellhop_info info; /* its texts follow the struct */
 };
 
@@ -146,12 +171,18 @@ struct bellhop {
     enum bh_leave leave;
     bool welcomed; /* ever */
     bool stop_asked, drain_sent, drained;
+    bool quiet;           /* the broker is about to stop: it hands out nothing */
     bool choked;          /* out is full */
     uint64_t deadline_ms; /* of the phase */
     uint64_t leave_at_ms; /* when leaving may not take longer */
     uint64_t ready_at_ms, reconnect_ms;
     unsigned attempts;
     struct prng prng;
+    char session[BH_SESSION_BYTES]; /* the one to go on; session_len is 0: there is none */
+    size_t session_len;
+    uint64_t clock_ms;    /* the broker's wall time when bh_clock_ms is 0, modulo 2^64 */
+    uint32_t barrier_rid; /* of a PING whose PONG says that the broker has what was sent before */
+    uint64_t barrier_ms;  /* settlements sent until then are covered by it */
 
     uv_async_t async;
     uv_prepare_t prepare;
@@ -206,6 +237,8 @@ uint64_t bh_session_beat_at(const struct bellhop *c);
 
 /* request.c */
 struct bh_request *bh_request_new(struct bellhop *c, enum bh_request_kind kind);
+/* A rid that nothing uses. */
+uint32_t bh_rid_next(struct bellhop *c);
 /* Takes the request with that rid out; the caller owns it. NULL: there is none. */
 struct bh_request *bh_request_take(struct bellhop *c, uint32_t rid);
 /* Tells a request's owner about its failure and frees it. */
@@ -213,39 +246,87 @@ void bh_request_fail(struct bh_request *r, int error, const char *message);
 void bh_request_free(struct bh_request *r);
 /* Takes a request out; its owner hears of the failure in bh_requests_finish. */
 void bh_request_fail_later(struct bellhop *c, struct bh_request *r, int error, const char *message);
+/* The same with every request of a list, and BELLHOP_ECLOSED. */
+void bh_requests_fail_later(struct bellhop *c, struct list *requests);
 /* Everything unanswered fails with BELLHOP_ECLOSED, later, in bh_requests_finish; what still waits
  * to be sent only when `also_waiting`. */
 void bh_requests_lost(struct bellhop *c, bool also_waiting);
 void bh_requests_finish(struct bellhop *c);
-/* Moves publishes that wait into the connection's buffer. */
-void bh_publish_send(struct bellhop *c);
+/* Moves what waits for a connection into its buffer. */
+void bh_requests_send(struct bellhop *c);
+/* Queues a request that was encoded, or frees it. 0, or what the user's call returns. */
+int bh_request_queue(struct bellhop *c, struct bh_request *r, bool encoded);
+/* A clock that only goes forward, also while the loop is not run. */
+uint64_t bh_clock_ms(void);
+
+/* publish.c: what is relative to the asking becomes the broker's wall time. False: the frame cannot
+ * be made. */
+bool bh_publish_resolve(struct bellhop *c, struct bh_request *r);
 
 /* sub.c */
-void bh_sub_ask(struct bellhop *c, struct bellhop_sub *s);
+bool bh_name_is_usable(const char *name);
 void bh_sub_ended(struct bellhop_sub *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Takes the items of a DELIVER. Not NULL: what the peer did wrong. */
 const char *bh_sub_deliver(struct bellhop_sub *s, const struct frame *f);
-void bh_sub_revoke(struct bellhop_sub *s, const struct frame_range *ranges, size_t count);
-/* The attachment is gone: what was queued is dropped, what the handler has becomes an orphan. */
-void bh_sub_detach(struct bellhop_sub *s);
+/* The attachment is gone: what was queued is dropped. What the handler has and what it settled is
+ * kept, to be claimed (reason NULL), or becomes an orphan for that reason. */
+void bh_sub_detach(struct bellhop_sub *s, const char *reason);
 void bh_sub_pump(struct bellhop_sub *s);
 /* The handler could take another event right now. */
 bool bh_sub_can_pump(const struct bellhop_sub *s);
-/* Gives back what the handler does not have yet. */
+/* It takes no events: what it does not have yet is to be given back. */
+bool bh_sub_is_shut(const struct bellhop_sub *s);
 void bh_sub_release_queue(struct bellhop_sub *s);
-void bh_sub_tell_revoked(struct bellhop_sub *s);
-void bh_sub_extend_due(struct bellhop_sub *s, uint64_t now_ms);
 void bh_sub_free(struct bellhop_sub *s);
 struct bellhop_sub *bh_sub_find(struct bellhop *c, uint32_t id);
+
+/* attach.c: SUBSCRIBE and claims, the window, STATE. */
+void bh_sub_ask(struct bellhop_sub *s);
+/* It is to be asked for now. */
+bool bh_sub_wants(const struct bellhop_sub *s);
+/* SUBSCRIBED. Not NULL: what the peer did wrong. */
+const char *bh_sub_attached(struct bellhop_sub *s, const struct frame *f);
+/* It is attached and knows about every claim: what was settled may be said. */
+bool bh_sub_is_on(const struct bellhop_sub *s);
+/* Some claims were answered: when that were all, those that stayed go on. */
+void bh_sub_claims_answered(struct bellhop_sub *s);
+/* Writes WINDOW and STATE where they are due. */
+void bh_sub_write(struct bellhop_sub *s);
+void bh_sub_stated(struct bellhop *c, struct bellhop_sub *s, const struct frame *f);
+
+/* lease.c: renewing, LEASE and REVOKE. */
+void bh_sub_revoke(struct bellhop_sub *s, const struct frame *f);
+void bh_sub_lease_soon(struct bellhop_sub *s, const struct frame *f);
+/* Calls on_revoked and on_lease_soon where they are due. */
+void bh_sub_tell(struct bellhop_sub *s);
+/* When leases are to be renewed; BH_NEVER: there are none. */
+uint64_t bh_sub_extend_at(const struct bellhop_sub *s);
+void bh_sub_extend_due(struct bellhop_sub *s, uint64_t now_ms);
+void bh_sub_extend_afresh(struct bellhop_sub *s);
+/* The event is not ours any more. */
+void bh_event_orphan(struct bellhop_event *e, const char *reason);
+bool bh_ranges_have(const struct frame_range *ranges, size_t count, uint64_t tag);
 
 /* settle.c */
 void bh_tags_add(struct bh_tags *t, uint64_t tag);
 /* Sorts and merges; out has room for t->len ranges. Returns how many there are. */
 size_t bh_tags_ranges(struct bh_tags *t, struct frame_range *out);
-/* Writes the ACK and NACK frames of what was settled in this pass of the loop. */
+/* Writes the ACK and NACK frames of what was settled. */
 void bh_settle_send(struct bellhop_sub *s);
+/* The connection is lost: what was written may not have arrived, and is to be written again. */
+void bh_settle_again(struct bellhop *c);
+/* Nobody can be told any more. */
 void bh_settle_forget(struct bellhop_sub *s);
+/* The broker says that these tags mean nothing. How many of them were still to be written. */
+size_t bh_settle_drop(struct bellhop_sub *s, const struct frame_range *ranges, size_t count);
+/* Gives up one settlement that could not be claimed. */
+void bh_settle_lost(struct bellhop_sub *s, struct bh_settlement *x);
 void bh_settled(struct bh_request *r, const struct frame *f);
-void bh_confirms_fail(struct list *confirms, int error);
+void bh_confirms_fail(struct list *confirms, int error, bool stale);
+/* The PING that tells when settlements need not be remembered: when it is due, sending it, and its
+ * PONG. */
+uint64_t bh_barrier_at(const struct bellhop *c);
+void bh_barrier_due(struct bellhop *c, uint64_t now_ms);
+void bh_barrier_passed(struct bellhop *c);
 
 #endif

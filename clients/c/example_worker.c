@@ -32,9 +32,11 @@ static void on_event(void *ctx, struct bellhop_event *event) {
 
 int main(int argc, char **argv) {
     const struct bellhop_options options = {.name = "example_worker", .on_state = on_state};
-    const struct bellhop_policy create = {.start = "first"}; /* made when it does not exist */
     const struct bellhop_sub_options sub = {
-        .handler = on_event, .concurrency = 16, .create = &create};
+        .handler = on_event,
+        .concurrency = 16,
+        .create = "{\"start\":\"first\"}", /* made so when it does not exist */
+    };
     if (argc != 3) {
         fprintf(stderr, "usage: example_worker URL SUBSCRIPTION\n");
         return 2;

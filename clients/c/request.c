@@ -1,23 +1,30 @@
-/* Requests: what waits for an answer with its rid; publishing is the one that may also wait for a
- * connection.
+/* Requests: what waits for an answer with its rid. Some may also wait for a connection.
  *
- * The happy path of a publish: bellhop_publish encodes the frame and puts it into `waiting`; the
- * turn moves it into the connection's buffer (`in_flight`); PUBLISHED takes it out and calls back.
- * Failures: an argument, or too much waits already (told at once); the broker takes no frame of
- * that size or answers ERR (EREFUSED); the connection is lost in between, or the client stops
- * (ECLOSED). Those of the last kind go through `finished`, so that their callbacks run at a
- * calm moment. */
+ * The happy path: a request is made in `in_flight` (or queued in `waiting`, and moved by the turn
+ * that has a connection); its answer takes it out and calls back.
+ * Failures: the broker answers ERR (EREFUSED) or takes no frame of that size; the connection is
+ * lost in between, or the client stops (ECLOSED). Those of the last kind go through `finished`, so
+ * that their callbacks run at a calm moment. */
 #include <stdlib.h>
 
 #include "clients/c/client.h"
 
-struct bh_request *bh_request_new(struct bellhop *c, enum bh_request_kind kind) {
-    struct bh_request *r = mem_zalloc(sizeof *r);
+uint64_t bh_clock_ms(void) {
+    return uv_hrtime() / 1000000;
+}
+
+uint32_t bh_rid_next(struct bellhop *c) {
     do {
         c->next_rid++;
-    } while (c->next_rid == 0 || map_get(&c->requests, c->next_rid) != NULL);
+    } while (c->next_rid == 0 || c->next_rid == c->barrier_rid ||
+             map_get(&c->requests, c->next_rid) != NULL);
+    return c->next_rid;
+}
+
+struct bh_request *bh_request_new(struct bellhop *c, enum bh_request_kind kind) {
+    struct bh_request *r = mem_zalloc(sizeof *r);
     r->kind = kind;
-    r->rid = c->next_rid;
+    r->rid = bh_rid_next(c);
     list_init(&r->confirms);
     buf_init(&r->frame, BH_FRAME_BYTES_MAX);
     map_add(&c->requests, r->rid, r);
@@ -34,12 +41,18 @@ struct bh_request *bh_request_take(struct bellhop *c, uint32_t rid) {
 
 void bh_request_free(struct bh_request *r) {
     buf_free(&r->frame);
+    free(r->relative);
     free(r);
 }
 
 void bh_request_fail(struct bh_request *r, int error, const char *message) {
-    if (r->kind == BH_SETTLE) bh_confirms_fail(&r->confirms, error);
+    if (r->kind == BH_SETTLE) bh_confirms_fail(&r->confirms, error, r->stale);
     if (r->published != NULL) r->published(r->ctx, error, message, NULL, NULL, 0);
+    if (r->started != NULL) r->started(r->ctx, error, message, 0);
+    /* What is watched is asked for again on the next connection. */
+    if (r->stated != NULL && !(r->watch && error == BELLHOP_ECLOSED)) {
+        r->stated(r->ctx, error, NULL);
+    }
     bh_request_free(r);
 }
 
@@ -51,17 +64,20 @@ void bh_request_fail_later(struct bellhop *c, struct bh_request *r, int error,
     list_push_back(&c->finished, &r->node);
 }
 
-static void finish_list(struct bellhop *c, struct list *from) {
-    LIST_FOR(n, next, from) {
+void bh_requests_fail_later(struct bellhop *c, struct list *requests) {
+    LIST_FOR(n, next, requests) {
         bh_request_fail_later(c, CONTAINER_OF(n, struct bh_request, node), BELLHOP_ECLOSED,
                               "the connection was lost before the answer");
     }
 }
 
 void bh_requests_lost(struct bellhop *c, bool also_waiting) {
-    finish_list(c, &c->in_flight);
+    bh_requests_fail_later(c, &c->in_flight);
     if (!also_waiting) return;
-    finish_list(c, &c->waiting);
+    bh_requests_fail_later(c, &c->waiting);
+    LIST_FOR(n, next, &c->subs) {
+        bh_requests_fail_later(c, &CONTAINER_OF(n, struct bellhop_sub, node)->asks);
+    }
     c->waiting_bytes = 0;
 }
 
@@ -73,34 +89,9 @@ void bh_requests_finish(struct bellhop *c) {
     }
 }
 
-/* A text of a message; false when it is above its limit. */
-static bool text_of(const char *text, size_t max, struct slice *out) {
-    *out = slice_str(text == NULL ? "" : text);
-    return out->len <= max;
-}
-
-static bool event_of(const struct bellhop_message *m, struct event *e) {
-    *e = (struct event){.time_ms = m->time_ms, .body = slice_of(m->body, m->body_len)};
-    return text_of(m->type, LIMIT_EVENT_TYPE_BYTES, &e->type) &&
-           text_of(m->subject, LIMIT_EVENT_SUBJECT_BYTES, &e->subject) &&
-           text_of(m->id, LIMIT_EVENT_ID_BYTES, &e->id) &&
-           text_of(m->content_type, LIMIT_EVENT_CONTENT_TYPE_BYTES, &e->content_type) &&
-           text_of(m->metadata, LIMIT_EVENT_METADATA_BYTES, &e->metadata) &&
-           (m->body != NULL || m->body_len == 0);
-}
-
-int bellhop_publish(struct bellhop *c, const struct bellhop_message *messages, size_t count,
-                    bellhop_published *done, void *ctx) {
-    if (count == 0 || count > LIMIT_PUBLISH_EVENTS || messages == NULL) return BELLHOP_EARGUMENT;
-    if (c->phase == BH_STOPPED || c->leave == BH_LEAVE_STOP) return BELLHOP_ECLOSED;
-    struct event *events = mem_alloc(count * sizeof *events);
-    bool good = true;
-    for (size_t i = 0; i < count && good; i++) good = event_of(&messages[i], &events[i]);
-    struct bh_request *r = bh_request_new(c, BH_PUBLISH);
-    good = good && frame_encode_publish(&r->frame, r->rid, events, count);
-    free(events);
+int bh_request_queue(struct bellhop *c, struct bh_request *r, bool encoded) {
     int error = 0;
-    if (!good) error = BELLHOP_EARGUMENT;
+    if (!encoded) error = BELLHOP_EARGUMENT;
     else if (c->waiting_bytes + r->frame.len > BH_PUBLISH_BYTES_MAX) error = BELLHOP_EREFUSED;
     list_unlink(&r->node);
     if (error != 0) {
@@ -108,14 +99,12 @@ int bellhop_publish(struct bellhop *c, const struct bellhop_message *messages, s
         bh_request_free(r);
         return error;
     }
-    r->published = done;
-    r->ctx = ctx;
     c->waiting_bytes += r->frame.len;
     list_push_back(&c->waiting, &r->node);
     return 0;
 }
 
-void bh_publish_send(struct bellhop *c) {
+void bh_requests_send(struct bellhop *c) {
     struct buf *out = bh_out(c);
     while (out != NULL && c->phase == BH_READY && c->leave != BH_LEAVE_GOAWAY &&
            out->len < BH_OUT_BYTES) {
@@ -123,7 +112,7 @@ void bh_publish_send(struct bellhop *c) {
         if (n == NULL) return;
         struct bh_request *r = CONTAINER_OF(n, struct bh_request, node);
         c->waiting_bytes -= r->frame.len;
-        if (r->frame.len > c->frame_out_max) {
+        if (!bh_publish_resolve(c, r) || r->frame.len > c->frame_out_max) {
             bh_request_fail_later(c, r, BELLHOP_EREFUSED,
                                   "too_large: above the broker's limit for a frame");
             continue;

@@ -2,7 +2,8 @@
  *
  * The happy path: greeting and HELLO; WELCOME; then frames of the broker until the end.
  * Failures: anything that is not a frame, or not one that fits the moment, is bh_broken; a fatal
- * ERR, or silence for three heartbeats, is bh_lost; GOAWAY drains and comes back later. */
+ * ERR, or silence for three heartbeats, is bh_lost; QUIET takes no more events, GOAWAY drains and
+ * comes back later. */
 #include "clients/c/client.h"
 
 void bh_session_start(struct bellhop *c) {
@@ -11,9 +12,33 @@ void bh_session_start(struct bellhop *c) {
     c->heard_ms = c->sent_ms = bh_now_ms(c);
     c->deadline_ms = c->heard_ms + LIMIT_HANDSHAKE_MS;
     c->frame_in_max = LIMIT_FRAME_BYTES_BEFORE_AUTH;
+    c->barrier_rid = 0;
     bool ok = buf_append_str(out, FRAME_GREETING);
-    ok = ok && frame_encode_hello(out, 1, c->name, BELLHOP_VERSION, c->options.heartbeat_ms);
+    ok = ok && frame_encode_hello(out, 1, c->name, BELLHOP_VERSION, c->options.heartbeat_ms,
+                                  c->options.resume_ms, slice_of(c->session, c->session_len));
     bh_encoded(c, ok);
+}
+
+/* What the broker says about going on later. Nothing: what was to be claimed is lost. */
+static void take_session(struct bellhop *c, const struct frame *f) {
+    struct slice session = f->u.welcome.session;
+    bool granted = c->options.resume_ms > 0 && f->u.welcome.resume_ms > 0 && session.len > 0 &&
+                   session.len <= sizeof c->session;
+    c->session_len = 0;
+    if (granted) {
+        memcpy(c->session, session.data, session.len);
+        c->session_len = session.len;
+        return;
+    }
+    LIST_FOR(n, next, &c->subs) bh_sub_detach(CONTAINER_OF(n, struct bellhop_sub, node), "lost");
+}
+
+static void take_clock(struct bellhop *c, uint64_t broker_ms) {
+    uv_timeval64_t wall;
+    if (broker_ms == 0 && uv_gettimeofday(&wall) == 0) {
+        broker_ms = (uint64_t)wall.tv_sec * 1000 + (uint64_t)wall.tv_usec / 1000;
+    }
+    c->clock_ms = broker_ms - bh_clock_ms();
 }
 
 static void on_welcome(struct bellhop *c, const struct frame *f) {
@@ -41,6 +66,8 @@ static void on_welcome(struct bellhop *c, const struct frame *f) {
     c->frame_out_max = BH_FRAME_BYTES_MAX;
     if (frame_max > 0 && frame_max < c->frame_out_max) c->frame_out_max = (size_t)frame_max;
     c->frame_in_max = BH_FRAME_BYTES_MAX;
+    take_session(c, f);
+    take_clock(c, f->u.welcome.now_ms);
     c->phase = BH_READY;
     c->welcomed = true;
     c->ready_at_ms = bh_now_ms(c);
@@ -98,6 +125,11 @@ static void on_goaway(struct bellhop *c, const struct frame *f) {
     bh_say(c, "going away: %.*s", SLICE_ARG(f->u.goaway.reason));
 }
 
+static void on_quiet(struct bellhop *c, const struct frame *f) {
+    c->quiet = true;
+    bh_say(c, "quiet: %.*s", SLICE_ARG(f->u.quiet.reason));
+}
+
 static void on_published(struct bellhop *c, const struct frame *f) {
     struct bh_request *r = bh_request_take(c, f->rid);
     if (r == NULL || r->kind != BH_PUBLISH) {
@@ -131,8 +163,21 @@ static void on_subscribed(struct bellhop *c, const struct frame *f) {
         return;
     }
     bh_request_free(r);
-    if (s->state == BH_SUB_ASKED) s->state = BH_SUB_ON;
-    s->lease_ms = f->u.subscribed.lease_ms;
+    const char *wrong = bh_sub_attached(s, f);
+    if (wrong != NULL) bh_broken(c, wrong);
+}
+
+/* The answer to a replay or redrive. */
+static void on_ok(struct bellhop *c, const struct frame *f) {
+    struct bh_request *r = bh_request_take(c, f->rid);
+    if (r == NULL) return;
+    if (r->kind != BH_TASK) {
+        bh_request_fail(r, BELLHOP_EPROTOCOL, "another answer was due");
+        if (c->conn != NULL) bh_broken(c, "OK to what has another answer");
+        return;
+    }
+    if (r->started != NULL) r->started(r->ctx, 0, "", f->u.ok.value);
+    bh_request_free(r);
 }
 
 /* Frames that name an attachment. */
@@ -144,7 +189,11 @@ static void on_sub_frame(struct bellhop *c, const struct frame *f) {
         const char *wrong = bh_sub_deliver(s, f);
         if (wrong != NULL) bh_broken(c, wrong);
     } else if (f->op == FRAME_REVOKE) {
-        bh_sub_revoke(s, f->ranges, f->ranges_count);
+        bh_sub_revoke(s, f);
+    } else if (f->op == FRAME_LEASE) {
+        bh_sub_lease_soon(s, f);
+    } else if (f->op == FRAME_STATE) {
+        bh_sub_stated(c, s, f);
     } else {
         bh_sub_ended(s, "%s: %.*s", err_info(f->u.ended.number).word,
                      SLICE_ARG(f->u.ended.message));
@@ -161,11 +210,18 @@ static void on_frame(struct bellhop *c, const struct frame *f) {
     case FRAME_ERR: on_err(c, f); break;
     case FRAME_SUBSCRIBED: on_subscribed(c, f); break;
     case FRAME_DELIVER:
+    case FRAME_LEASE:
     case FRAME_REVOKE:
+    case FRAME_STATE:
     case FRAME_ENDED: on_sub_frame(c, f); break;
+    case FRAME_OK: on_ok(c, f); break;
     case FRAME_SETTLED: on_settled(c, f); break;
     case FRAME_PUBLISHED: on_published(c, f); break;
     case FRAME_PING: bh_encoded(c, frame_encode_plain(bh_out(c), FRAME_PONG, f->rid)); break;
+    case FRAME_PONG:
+        if (f->rid != 0 && f->rid == c->barrier_rid) bh_barrier_passed(c);
+        break;
+    case FRAME_QUIET: on_quiet(c, f); break;
     case FRAME_GOAWAY: on_goaway(c, f); break;
     case FRAME_DRAINED: {
         struct bh_request *r = bh_request_take(c, f->rid);
@@ -173,7 +229,7 @@ static void on_frame(struct bellhop *c, const struct frame *f) {
         if (r != NULL) bh_request_fail(r, BELLHOP_EPROTOCOL, "another answer was due");
         break;
     }
-    default: break; /* PONG, and what a newer broker may add */
+    default: break; /* what a newer broker may add */
     }
 }
 

@@ -48,9 +48,13 @@ const char *args_nearest(const char *word, const char *const *names, size_t coun
     return nearest;
 }
 
+static bool is_called(const char *option, const char *name, size_t len) {
+    return option != NULL && strlen(option) == len && memcmp(option, name, len) == 0;
+}
+
 static const struct option *find_in(const struct option *options, const char *name, size_t len) {
     for (const struct option *o = options; o != NULL && o->name != NULL; o++) {
-        if (strlen(o->name) == len && memcmp(o->name, name, len) == 0) return o;
+        if (is_called(o->name, name, len) || is_called(o->also, name, len)) return o;
     }
     return NULL;
 }

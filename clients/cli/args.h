@@ -15,6 +15,7 @@
 
 struct option {
     const char *name;  /* "--type"; NULL ends a list */
+    const char *also;  /* another name for it, or NULL; args_get knows it by the first */
     const char *value; /* what its value is called in the help; NULL: it takes none */
     const char *help;
     bool many; /* may be given more than once */

@@ -15,6 +15,7 @@
 #include "clients/cli/input.h"
 #include "clients/cli/list.h"
 #include "clients/cli/output.h"
+#include "clients/cli/value.h"
 
 #define BATCH_EVENTS 500
 #define BATCH_BYTES                                                                                \
@@ -55,6 +56,34 @@ static void member(struct buf *b, const char *key, const char *text) {
     buf_append_json_string(b, slice_str(text));
 }
 
+/* --delay or --at, as a member of the event. */
+static int member_due(struct buf *b, const struct args *args) {
+    const char *delay = args_get(args, "--delay"), *at = args_get(args, "--at");
+    uint64_t ms;
+    if (delay != NULL && at != NULL) {
+        cli_complain("--delay and --at exclude each other");
+        return CLI_USAGE;
+    }
+    if (delay != NULL) {
+        int error = value_duration_ms("--delay", delay, &ms);
+        if (error != 0) return error;
+        buf_printf(b, ",\"deliver_after_ms\":%llu", (unsigned long long)ms);
+    }
+    if (at != NULL) {
+        char time[RFC3339_SIZE];
+        if (!rfc3339_parse(slice_str(at), &ms)) {
+            cli_complain(
+                "--at: '%s' is not a time such as 2026-11-21T09:00:00Z; from now on it is "
+                "--delay 10m",
+                at);
+            return CLI_USAGE;
+        }
+        rfc3339_format(ms, time);
+        member(b, "deliver_at", time);
+    }
+    return 0;
+}
+
 static int publish_one(struct cli *cli, const struct args *args, struct slice data, bool has_data) {
     const char *metadata = args_get(args, "--metadata");
     char why[200];
@@ -77,10 +106,14 @@ static int publish_one(struct cli *cli, const struct args *args, struct slice da
         buf_append_str(&body, ",\"data\":");
         buf_append_slice(&body, data);
     }
+    int error = member_due(&body, args);
     buf_append_str(&body, "}");
-    CHECK(!body.overflow);
+    if (error == 0 && body.overflow) {
+        cli_complain("the event is longer than any broker takes");
+        error = CLI_DATA;
+    }
     struct http_reply reply;
-    int error = post(cli, buf_slice(&body), &reply);
+    if (error == 0) error = post(cli, buf_slice(&body), &reply);
     buf_free(&body);
     if (error != 0) return error;
     print_published(cli, buf_slice(&reply.body));
@@ -209,8 +242,8 @@ static int publish_lines(struct cli *cli) {
 
 int cmd_publish(struct cli *cli, const struct args *args) {
     if (args_has(args, "--ndjson")) {
-        static const char *const others[] = {"--type",     "--subject", "--id",
-                                             "--metadata", "--file",    NULL};
+        static const char *const others[] = {"--type", "--subject", "--id", "--metadata",
+                                             "--file", "--delay",   "--at", NULL};
         for (size_t i = 0; others[i] != NULL; i++) {
             if (!args_has(args, others[i])) continue;
             cli_complain("%s and --ndjson exclude each other: each line says it all", others[i]);

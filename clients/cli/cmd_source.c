@@ -1,18 +1,10 @@
-#include <jansson.h>
 #include <stdlib.h>
 
+#include "clients/cli/api.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/list.h"
 #include "clients/cli/output.h"
 #include "clients/cli/value.h"
-
-/* Owns the text that json_dumps made, as the body of a request. Takes the tree. */
-static char *dump(json_t *tree) {
-    char *text = json_dumps(tree, JSON_COMPACT);
-    CHECK(text != NULL);
-    json_decref(tree);
-    return text;
-}
 
 static void print_source(struct cli *cli, struct slice source) {
     char *name = json_show(source, "name");
@@ -34,25 +26,24 @@ int cmd_source_add(struct cli *cli, const struct args *args) {
     const char *name = args_word(args, 0);
     int error = value_name("source", name);
     if (error != 0) return error;
-    json_t *tree = json_object();
-    json_object_set_new(tree, "name", json_string(name));
-    const char *scheme = args_get(args, "--scheme");
-    if (scheme != NULL) json_object_set_new(tree, "scheme", json_string(scheme));
-    size_t at = 0;
-    const char *secret;
-    json_t *secrets = NULL;
-    while ((secret = args_next(args, "--secret", &at)) != NULL) {
+    json_t *tree = json_object(), *secrets = NULL;
+    const char *scheme = args_get(args, "--scheme"), *secret;
+    if (scheme != NULL) error = api_set_text(tree, "--scheme", "scheme", scheme);
+    for (size_t at = 0; error == 0 && (secret = args_next(args, "--secret", &at)) != NULL;) {
         if (secrets == NULL) secrets = json_array();
-        json_array_append_new(secrets, json_string(secret));
+        if (json_array_append_new(secrets, json_string(secret)) != 0) {
+            cli_complain("--secret: it is not UTF-8");
+            error = CLI_USAGE;
+        }
     }
     if (secrets != NULL) json_object_set_new(tree, "secrets", secrets);
-    char *text = dump(tree);
-    struct slice body = slice_str(text);
+    if (error != 0) {
+        json_decref(tree);
+        return error;
+    }
     struct http_reply reply;
-    error = http_send(
-        cli->http, &(struct http_request){.method = "POST", .path = "/v1/sources", .body = &body},
-        &reply);
-    free(text);
+    json_object_set_new(tree, "name", json_string(name));
+    error = api_send(cli, "POST", "/v1/sources", tree, &reply);
     if (error != 0) return error;
     if (cli->json) {
         list_print_json(buf_slice(&reply.body));

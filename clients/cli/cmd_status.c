@@ -85,7 +85,7 @@ int cmd_status(struct cli *cli, const struct args *args) {
         line(&t, "subscriptions", json_show(status, "subscriptions"));
         line(&t, "replays", counts(status, replay_paths, replay_labels));
         line(&t, "connections", counts(status, peer_paths, peer_labels));
-        table_print(&t, cli, "", "");
+        table_print(&t, stdout, cli, "", "");
     }
     buf_free(&reply.body);
     return CLI_OK;

@@ -1,146 +1,149 @@
-#include <jansson.h>
+/* sub: subscriptions, as they are defined and as they run. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "clients/cli/commands.h"
+#include "clients/cli/filter_args.h"
 #include "clients/cli/list.h"
 #include "clients/cli/output.h"
+#include "clients/cli/policy.h"
 #include "clients/cli/value.h"
 
-static void set_filter(json_t *tree, const struct args *args) {
-    static const char *const options[][2] = {{"--type", "types"}, {"--source", "sources"}};
-    json_t *filter = NULL;
-    for (size_t i = 0; i < 2; i++) {
-        json_t *list = NULL;
-        const char *value;
-        size_t at = 0;
-        while ((value = args_next(args, options[i][0], &at)) != NULL) {
-            if (list == NULL) list = json_array();
-            json_array_append_new(list, json_string(value));
-        }
-        if (list == NULL) continue;
-        if (filter == NULL) filter = json_object();
-        json_object_set_new(filter, options[i][1], list);
-    }
-    if (filter != NULL) json_object_set_new(tree, "filter", filter);
-}
-
-static int set_start(json_t *tree, const char *start) {
-    uint64_t seq;
-    char time[RFC3339_SIZE];
-    if (strcmp(start, "new") == 0 || strcmp(start, "first") == 0) {
-        json_object_set_new(tree, "start", json_string(start));
-    } else if (slice_to_u64(slice_str(start), &seq) && seq <= INT64_MAX) {
-        json_object_set_new(tree, "start", json_pack("{s:I}", "seq", (json_int_t)seq));
-    } else {
-        int error = value_time("--start (new, first, a seq or a time)", start, time);
-        if (error != 0) return error;
-        json_object_set_new(tree, "start", json_pack("{s:s}", "time", time));
-    }
-    return 0;
-}
-
-/* The policy options, into the request. */
-static int set_policy(json_t *tree, const struct args *args) {
-    const char *lease = args_get(args, "--lease"), *fails = args_get(args, "--max-fails");
-    const char *backoff = args_get(args, "--backoff"), *start = args_get(args, "--start");
-    uint64_t number, max_ms;
-    double factor;
-    int error = 0;
-    if (lease != NULL) {
-        error = value_duration_ms("--lease", lease, &number);
-        if (error != 0) return error;
-        json_object_set_new(tree, "lease_ms", json_integer((json_int_t)number));
-    }
-    if (fails != NULL) {
-        error = value_u64("--max-fails", fails, 0, INT64_MAX, &number);
-        if (error != 0) return error;
-        json_object_set_new(tree, "max_fails", json_integer((json_int_t)number));
-    }
-    if (backoff != NULL) {
-        error = value_backoff("--backoff", backoff, &number, &max_ms, &factor);
-        if (error != 0) return error;
-        json_object_set_new(tree, "backoff",
-                            json_pack("{s:I,s:I,s:f}", "min_ms", (json_int_t)number, "max_ms",
-                                      (json_int_t)max_ms, "factor", factor));
-    }
-    return start != NULL ? set_start(tree, start) : 0;
+/* "/v1/subscriptions/NAME" and what follows; NULL after a complaint. The caller frees. */
+static char *path_of(const struct args *args, const char *verb) {
+    const char *name = args_word(args, 0);
+    if (value_name("subscription", name) != 0) return NULL;
+    return text_printf("/v1/subscriptions/%s%s", name, verb);
 }
 
 int cmd_sub_create(struct cli *cli, const struct args *args) {
-    const char *name = args_word(args, 0);
+    const char *name = args_word(args, 0), *start = args_get(args, "--start");
     struct http_reply reply;
-    char *text = NULL;
     json_t *tree = json_object();
     int error = value_name("subscription", name);
-    if (error == 0) error = set_policy(tree, args);
-    if (error != 0) goto out;
-    json_object_set_new(tree, "name", json_string(name));
-    set_filter(tree, args);
-    text = json_dumps(tree, JSON_COMPACT);
-    CHECK(text != NULL);
-    struct slice body = slice_str(text);
-    error = http_send(
-        cli->http,
-        &(struct http_request){.method = "POST", .path = "/v1/subscriptions", .body = &body},
-        &reply);
-    if (error != 0) goto out;
-    if (cli->json) {
-        list_print_json(buf_slice(&reply.body));
-    } else if (reply.status == 201) {
-        printf("created subscription %s\n  work on it with: bellhop work %s -- CMD\n", name, name);
-    } else {
-        printf("subscription %s exists already, with this policy\n", name);
+    if (error == 0) error = policy_read(tree, args, false);
+    if (error == 0 && start != NULL) {
+        error = policy_read_position(tree, "--start (new, first, a seq or a time)", "start", start);
     }
-    buf_free(&reply.body);
-out:
-    free(text);
+    if (error != 0) {
+        json_decref(tree);
+        return error;
+    }
+    json_object_set_new(tree, "name", json_string(name));
+    error = api_send(cli, "POST", "/v1/subscriptions", tree, &reply);
+    if (error != 0) return error;
+    char *text =
+        reply.status == 201
+            ? text_printf("created subscription %s\n  work on it with: bellhop work %s -- CMD",
+                          name, name)
+            : text_printf("subscription %s exists already, with this policy", name);
+    return api_done(cli, &reply, text);
+}
+
+int cmd_sub_update(struct cli *cli, const struct args *args) {
+    struct http_reply reply;
+    char *path = path_of(args, "");
+    if (path == NULL) return CLI_USAGE;
+    json_t *tree = json_object();
+    int error = policy_read(tree, args, true);
+    if (error == 0 && json_object_size(tree) == 0) {
+        cli_complain("nothing to change was given; see: bellhop sub update --help");
+        error = CLI_USAGE;
+    }
+    if (error == 0) {
+        error = api_send(cli, "PATCH", path, json_incref(tree), &reply);
+    }
     json_decref(tree);
+    free(path);
+    if (error != 0) return error;
+    return api_done(cli, &reply, text_printf("updated subscription %s", args_word(args, 0)));
+}
+
+static int act(struct cli *cli, const struct args *args, const char *verb, const char *now) {
+    struct http_reply reply;
+    char *path = path_of(args, verb);
+    if (path == NULL) return CLI_USAGE;
+    int error = api_send(cli, "POST", path, NULL, &reply);
+    free(path);
+    if (error != 0) return error;
+    return api_done(cli, &reply, text_printf("subscription %s %s", args_word(args, 0), now));
+}
+
+int cmd_sub_pause(struct cli *cli, const struct args *args) {
+    return act(cli, args, ":pause", "is paused: it keeps its queue and hands nothing out");
+}
+
+int cmd_sub_resume(struct cli *cli, const struct args *args) {
+    return act(cli, args, ":resume", "hands out again");
+}
+
+/* Says what would be lost, and asks. */
+static int confirm_seek(struct cli *cli, const struct args *args, const char *to) {
+    const char *name = args_word(args, 0);
+    struct http_reply reply;
+    if (args_has(args, "--yes")) return 0;
+    char *path = path_of(args, "");
+    int error = http_get(cli->http, path, &reply);
+    free(path);
+    if (error != 0) return error;
+    struct slice sub = buf_slice(&reply.body);
+    char *question = text_printf(
+        "%s reads on at seq %llu now; %llu events are with workers, %llu wait.\n"
+        "Move it to %s? What it has out is forgotten and its leases are revoked.",
+        name, (unsigned long long)json_number(sub, "next", 0),
+        (unsigned long long)json_number(sub, "leased", 0),
+        (unsigned long long)json_number(sub, "ready", 0), to);
+    error = api_confirm(args, question);
+    free(question);
+    buf_free(&reply.body);
     return error;
 }
 
-/* "types batch.*, video.*; sources gemini", or "everything". */
-static char *filter_of(struct slice sub) {
-    static const char *const paths[] = {"filter.types", "filter.sources"};
-    char *text = mem_strdup("");
-    for (size_t i = 0; i < 2; i++) {
-        struct slice list, key, item;
-        struct json_walk walk;
-        bool first = true;
-        if (!json_find(sub, paths[i], &list) || !json_walk_open(&walk, list)) continue;
-        while (json_walk_next(&walk, &key, &item)) {
-            const char *before = !first ? "," : i == 0 ? "" : text[0] == '\0' ? "from " : " from ";
-            size_t quotes = item.len >= 2 && item.data[0] == '"';
-            char *longer = text_printf("%s%s%.*s", text, before, (int)(item.len - 2 * quotes),
-                                       (const char *)item.data + quotes);
-            free(text);
-            text = longer;
-            first = false;
-        }
+int cmd_sub_seek(struct cli *cli, const struct args *args) {
+    const char *to = args_get(args, "--to");
+    struct http_reply reply;
+    if (to == NULL) {
+        cli_complain("say where it shall read on: --to new, first, a seq or a time");
+        return CLI_USAGE;
     }
-    if (text[0] != '\0') return text;
-    free(text);
-    return mem_strdup("everything");
+    char *path = path_of(args, ":seek");
+    if (path == NULL) return CLI_USAGE;
+    json_t *tree = json_object();
+    int error = policy_read_position(tree, "--to (new, first, a seq or a time)", "to", to);
+    if (error == 0) error = api_can_confirm(args, "move the subscription");
+    if (error == 0) error = confirm_seek(cli, args, to);
+    if (error == 0) error = api_send(cli, "POST", path, json_incref(tree), &reply);
+    json_decref(tree);
+    free(path);
+    if (error != 0) return error;
+    return api_done(
+        cli, &reply,
+        text_printf("subscription %s reads on at seq %llu", args_word(args, 0),
+                    (unsigned long long)json_number(buf_slice(&reply.body), "next", 0)));
 }
 
 static void on_sub(void *ctx, struct slice item) {
     struct table *t = ctx;
-    static const char *const fields[] = {"backlog", "ready", "leased",      "delayed",
-                                         "acked",   "dead",  "attachments", "why_idle"};
+    static const char *const fields[] = {"backlog", "ready",   "leased",
+                                         "delayed", "blocked", "dead"};
     table_add(t, json_show(item, "name"));
-    char *filter = filter_of(item);
+    char *filter = filter_show(item);
+    text_clean(filter);
     text_cut(filter, 40);
     table_add(t, filter);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         table_add(t, json_show(item, fields[i]));
     }
+    table_add(t, text_age(json_number(item, "oldest_ms", 0)));
+    table_add(t, json_show(item, "attachments"));
+    table_add(t, json_show(item, "why_idle"));
 }
 
 int cmd_sub_ls(struct cli *cli, const struct args *args) {
     (void)args;
-    static const char *const heads[] = {"NAME",     "FILTER",   ">BACKLOG", ">READY",
-                                        ">LEASED",  ">DELAYED", ">ACKED",   ">DEAD",
-                                        ">WORKERS", "STATE",    NULL};
+    static const char *const heads[] = {"NAME",    "FILTER",   ">BACKLOG", ">READY",
+                                        ">LEASED", ">DELAYED", ">BLOCKED", ">DEAD",
+                                        ">OLDEST", ">WORKERS", "WHY IDLE", NULL};
     struct table t;
     table_init(&t, heads);
     int error = list_each(cli, "/v1/subscriptions?page_size=1000", "subscriptions", on_sub, &t);
@@ -153,53 +156,153 @@ static void line(struct table *t, const char *label, char *value) {
     table_add(t, value);
 }
 
+/* A field, or two as "12 a second". */
+static void field_line(struct table *t, const char *label, struct slice sub, const char *field,
+                       const char *unit) {
+    char *value = json_show(sub, field);
+    line(t, label, text_printf("%s%s", value, unit));
+    free(value);
+}
+
+static char *limit_of(struct slice sub, const char *field) {
+    uint64_t ms = json_number(sub, field, 0);
+    return ms == 0 ? mem_strdup("no limit") : text_duration(ms);
+}
+
 static char *backoff_of(struct slice sub) {
-    char *min = text_duration(json_number(sub, "backoff.min_ms", 0));
-    char *max = text_duration(json_number(sub, "backoff.max_ms", 0));
-    char *factor = json_show(sub, "backoff.factor");
-    char *text = text_printf("%s to %s, times %s", min, max, factor);
-    free(min);
-    free(max);
-    free(factor);
+    struct slice list, key, item;
+    struct json_walk walk;
+    char *jitter = json_show(sub, "backoff.jitter"), *text;
+    if (json_find(sub, "backoff.list_ms", &list) && json_walk_open(&walk, list)) {
+        text = mem_strdup("");
+        while (json_walk_next(&walk, &key, &item)) {
+            uint64_t ms = 0;
+            if (!slice_to_u64(item, &ms)) continue;
+            char *step = text_duration(ms);
+            char *longer = text_printf("%s%s%s", text, text[0] != '\0' ? ", " : "", step);
+            free(step);
+            free(text);
+            text = longer;
+        }
+    } else {
+        char *min = text_duration(json_number(sub, "backoff.min_ms", 0));
+        char *max = text_duration(json_number(sub, "backoff.max_ms", 0));
+        char *factor = json_show(sub, "backoff.factor");
+        text = text_printf("%s to %s, times %s", min, max, factor);
+        free(min);
+        free(max);
+        free(factor);
+    }
+    char *whole = jitter[0] != '\0' ? text_printf("%s, jitter %s", text, jitter) : mem_strdup(text);
+    free(jitter);
+    free(text);
+    return whole;
+}
+
+/* The key of "order" when it is not the subject. */
+static char *order_of(struct slice sub) {
+    struct slice key;
+    if (!json_find(sub, "order.key", &key)) return json_show(sub, "order");
+    char *name = json_show(sub, "order.key");
+    char *text = text_printf("key %s", name);
+    free(name);
     return text;
 }
 
-static void print_sub(struct cli *cli, struct slice sub) {
-    static const char *const heads[] = {"", "", NULL};
-    static const char *const fields[][2] = {
-        {"max fails", "max_fails"}, {"created", "create_time"}, {"floor", "floor"},
-        {"next", "next"},           {"backlog", "backlog"},     {"ready", "ready"},
-        {"leased", "leased"},       {"delayed", "delayed"},     {"acked", "acked"},
-        {"dead", "dead"},           {"workers", "attachments"}, {"replays", "replays"},
-        {"state", "why_idle"}};
-    struct table t;
-    table_init(&t, heads);
-    line(&t, "name", json_show(sub, "name"));
-    line(&t, "takes", filter_of(sub));
-    line(&t, "lease", text_duration(json_number(sub, "lease_ms", 0)));
-    line(&t, "backoff", backoff_of(sub));
-    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        line(&t, fields[i][0], json_show(sub, fields[i][1]));
-    }
-    table_print(&t, cli, "", "");
+static void add_policy(struct table *t, struct slice sub) {
+    uint64_t fails = json_number(sub, "max_fails", 0), rate = json_number(sub, "rate", 0);
+    line(t, "takes", filter_show(sub));
+    line(t, "lease", text_duration(json_number(sub, "lease_ms", 0)));
+    line(t, "max hold", text_duration(json_number(sub, "max_hold_ms", 0)));
+    line(t, "max age", limit_of(sub, "max_age_ms"));
+    line(t, "max fails",
+         fails == 0 ? mem_strdup("no limit") : text_printf("%llu", (unsigned long long)fails));
+    line(t, "backoff", backoff_of(sub));
+    line(t, "rate",
+         rate == 0 ? mem_strdup("no limit")
+                   : text_printf("%llu a second", (unsigned long long)rate));
+    line(t, "order", order_of(sub));
+    field_line(t, "lag", sub, "lag", "");
+    field_line(t, "created", sub, "create_time", "");
 }
 
-int cmd_sub_show(struct cli *cli, const struct args *args) {
-    const char *name = args_word(args, 0);
-    int error = value_name("subscription", name);
-    if (error != 0) return error;
-    char *path = text_printf("/v1/subscriptions/%s", name);
+/* The word of why_idle and what it means. */
+static char *why_idle_of(struct slice sub) {
+    static const char *const words[][2] = {
+        {"busy", "events are being handed out"},
+        {"empty", "nothing is left to do"},
+        {"no_workers", "no worker is attached: bellhop work"},
+        {"window", "the workers hold as many events as they asked for"},
+        {"paused", "an operator paused it: bellhop sub resume"},
+        {"backoff", "what is left waits for its retry, or to become due"},
+        {"rate", "its rate limit is reached"},
+        {"order", "what is left waits for an earlier event of its key"},
+        {"cap", "too many events are unsettled: it reads no further until some are"},
+        {"scanning", "it reads the journal for events that match"}};
+    char *why = json_show(sub, "why_idle");
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (strcmp(why, words[i][0]) != 0) continue;
+        char *text = text_printf("%s: %s", why, words[i][1]);
+        free(why);
+        return text;
+    }
+    return why;
+}
+
+static void add_state(struct table *t, struct slice sub) {
+    static const char *const fields[][3] = {{"floor", "floor", ": every event below it is settled"},
+                                            {"next", "next", ": where it reads on"},
+                                            {"backlog", "backlog", " journal positions to read"},
+                                            {"ready", "ready", ""},
+                                            {"leased", "leased", ""},
+                                            {"delayed", "delayed", ""},
+                                            {"blocked", "blocked", ""},
+                                            {"dead letters", "dead", ""}};
+    static const char *const totals[][3] = {
+        {"in", "in_per_s", " a second"}, {"out", "out_per_s", " a second"},
+        {"acked", "acked", ""},          {"dead in all", "dead_total", ""},
+        {"expired", "expired", ""},      {"workers", "attachments", ""},
+        {"replays", "replays", ""}};
+    line(t, "why idle", why_idle_of(sub));
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        field_line(t, fields[i][0], sub, fields[i][1], fields[i][2]);
+    }
+    line(t, "oldest", text_age(json_number(sub, "oldest_ms", 0)));
+    for (size_t i = 0; i < sizeof(totals) / sizeof(totals[0]); i++) {
+        field_line(t, totals[i][0], sub, totals[i][1], totals[i][2]);
+    }
+}
+
+static int show(struct cli *cli, const struct args *args, bool state, bool policy) {
+    static const char *const heads[] = {"", "", NULL};
     struct http_reply reply;
-    error = http_get(cli->http, path, &reply);
+    char *path = path_of(args, "");
+    if (path == NULL) return CLI_USAGE;
+    int error = http_get(cli->http, path, &reply);
     free(path);
     if (error != 0) return error;
+    struct slice sub = buf_slice(&reply.body);
     if (cli->json) {
-        list_print_json(buf_slice(&reply.body));
+        list_print_json(sub);
     } else {
-        print_sub(cli, buf_slice(&reply.body));
+        struct table t;
+        table_init(&t, heads);
+        line(&t, "name", json_show(sub, "name"));
+        if (state) add_state(&t, sub);
+        if (policy) add_policy(&t, sub);
+        if (!state) line(&t, "why idle", why_idle_of(sub));
+        table_print(&t, stdout, cli, "", "");
     }
     buf_free(&reply.body);
     return CLI_OK;
+}
+
+int cmd_sub_show(struct cli *cli, const struct args *args) {
+    return show(cli, args, false, true);
+}
+
+int cmd_sub_stats(struct cli *cli, const struct args *args) {
+    return show(cli, args, true, true);
 }
 
 int cmd_sub_rm(struct cli *cli, const struct args *args) {

@@ -121,7 +121,11 @@ static int follow(struct tail *t) {
         struct buf path;
         struct http_reply reply;
         make_path(t, &path);
-        CHECK(!path.overflow);
+        if (path.overflow) {
+            cli_complain("--type is longer than a request may be");
+            buf_free(&path);
+            return CLI_USAGE;
+        }
         int error = http_try(t->cli->http,
                              &(struct http_request){.method = "GET",
                                                     .path = (const char *)path.data,

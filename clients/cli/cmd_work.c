@@ -5,8 +5,9 @@
  *
  * What fails: the program ends otherwise (65 rejects, the rest is a nack with its last words); it
  * cannot be started (nack, and the worker stops with 69); the subscription is gone (the worker
- * finishes what runs and stops with 1); the connection is lost (libbellhop connects again; an ack
- * without an answer is shown as unconfirmed and the event comes once more).
+ * finishes what runs and stops with 1); the connection is lost (libbellhop connects again and
+ * claims what runs; an ack of which nobody can say any more whether it was taken is shown as
+ * unconfirmed, and the event may come once more).
  *
  * Stopping, by a signal or by --count: events that still arrive are held, not settled, because a
  * released event would come right back. When the last child has ended the client is stopped and
@@ -44,9 +45,10 @@ struct work {
     struct bellhop *client;
     enum work_state state;
     int exit_code;
-    uint32_t concurrency;
-    uint64_t count;   /* settled events after which to stop; UINT64_MAX: none */
-    uint64_t claimed; /* events running, waiting for their confirmation, or settled */
+    uint32_t concurrency, window;
+    uint64_t lease_ms, resume_ms; /* as bellhop_open and bellhop_subscribe take them */
+    uint64_t count;               /* settled events after which to stop; UINT64_MAX: none */
+    uint64_t claimed;             /* events running, waiting for their confirmation, or settled */
     uint64_t settled;
     size_t running;   /* jobs that are not over, also those that wait for the confirmation */
     struct list jobs; /* with a child */
@@ -189,16 +191,40 @@ static void on_acked(void *ctx, int error, bool stale) {
     end_job(job, true);
 }
 
-/* "exit status 3: last words", cleaned and short enough for a nack. */
-static char *describe(const struct child_exit *end) {
-    const char *colon = end->last_line[0] != '\0' ? ": " : "";
-    char *text = end->signal != 0 ? text_printf("signal %d (%s)%s%s", end->signal,
-                                                strsignal(end->signal), colon, end->last_line)
-                                  : text_printf("exit status %lld%s%s", (long long)end->status,
-                                                colon, end->last_line);
-    text_clean(text);
-    text_cut(text, LIMIT_ERROR_BYTES / 4); /* a character has at most 4 bytes */
-    return text;
+/* What went wrong, in parts for the broker and as one line for the operator. */
+struct verdict_error {
+    char *type, *message, *detail; /* "exit status 3", the last line, the last lines */
+    char *text;                    /* "exit status 3: the last line" */
+};
+
+static void error_free(struct verdict_error *e) {
+    free(e->type);
+    free(e->message);
+    free(e->detail);
+    free(e->text);
+}
+
+/* Takes the texts; cleans them and cuts them to what the broker keeps. */
+static struct verdict_error error_make(char *type, char *message, char *detail) {
+    struct verdict_error e = {.type = type, .message = message, .detail = detail};
+    text_clean(e.type);
+    text_clean(e.message);
+    text_clean_lines(e.detail);
+    text_cut_bytes(e.type, LIMIT_ERROR_TYPE_BYTES);
+    text_cut_bytes(e.message, LIMIT_ERROR_MESSAGE_BYTES);
+    e.text = text_printf("%s%s%s", e.type, e.message[0] != '\0' ? ": " : "", e.message);
+    return e;
+}
+
+static struct verdict_error describe(const struct child_exit *end) {
+    return error_make(end->signal != 0
+                          ? text_printf("signal %d (%s)", end->signal, strsignal(end->signal))
+                          : text_printf("exit status %lld", (long long)end->status),
+                      mem_strdup(end->last_line), mem_strdup(end->last_lines));
+}
+
+static struct bellhop_failure failure_of(const struct verdict_error *e) {
+    return (struct bellhop_failure){.type = e->type, .message = e->message, .detail = e->detail};
 }
 
 static void on_child_end(void *ctx, const struct child_exit *end) {
@@ -210,19 +236,20 @@ static void on_child_end(void *ctx, const struct child_exit *end) {
         bellhop_ack_confirm(job->event, on_acked, job);
         return;
     }
-    char *error = describe(end);
+    struct verdict_error error = describe(end);
+    struct bellhop_failure failure = failure_of(&error);
     bool killed = w->state == WORK_KILLING && end->signal != 0;
     if (killed) {
         bellhop_release(job->event);
         print_verdict(job, "release", "stopped by the operator");
     } else if (end->signal == 0 && end->status == REJECT_STATUS) {
-        bellhop_reject(job->event, error);
-        print_verdict(job, "reject", error);
+        bellhop_reject(job->event, &failure);
+        print_verdict(job, "reject", error.text);
     } else {
-        bellhop_nack(job->event, BELLHOP_DELAY_POLICY, error);
-        print_verdict(job, "nack", error);
+        bellhop_nack(job->event, BELLHOP_DELAY_POLICY, &failure);
+        print_verdict(job, "nack", error.text);
     }
-    free(error);
+    error_free(&error);
     end_job(job, !killed);
 }
 
@@ -249,13 +276,13 @@ static void begin_job(struct work *w, struct bellhop_event *event) {
         list_push_back(&w->jobs, &job->node);
         return;
     }
-    char *text = text_printf("cannot start %s: %s", w->program[0], uv_strerror(error));
-    text_clean(text);
-    text_cut(text, LIMIT_ERROR_BYTES / 4);
-    cli_complain("%s", text);
-    bellhop_nack(event, BELLHOP_DELAY_POLICY, text);
-    print_verdict(job, "nack", text);
-    free(text);
+    struct verdict_error why = error_make(text_printf("cannot start %s", w->program[0]),
+                                          mem_strdup(uv_strerror(error)), mem_strdup(""));
+    struct bellhop_failure failure = failure_of(&why);
+    cli_complain("%s", why.text);
+    bellhop_nack(event, BELLHOP_DELAY_POLICY, &failure);
+    print_verdict(job, "nack", why.text);
+    error_free(&why);
     if (w->exit_code == CLI_OK) w->exit_code = CLI_UNAVAILABLE;
     if (w->state == WORK_TAKING) w->state = WORK_FINISHING;
     end_job(job, true);
@@ -292,6 +319,8 @@ static void on_state(void *ctx, const char *state) {
     if (strncmp(state, "refused", 7) == 0) {
         cli_complain("%s", state);
         finish(w, CLI_REFUSED);
+    } else if (strncmp(state, "quiet", 5) == 0) {
+        if (!w->quiet) cli_complain("the broker is about to stop (%s)", state);
     } else if (!w->quiet) {
         cli_complain("%s; trying again", state);
     }
@@ -349,9 +378,12 @@ static int find_workers(struct cli *cli, char **url) {
     return 0;
 }
 
-static int open_client(struct work *w, const char *url, uint32_t window) {
-    struct bellhop_options options = {
-        .loop = &w->loop, .name = "bellhop work", .on_state = on_state, .ctx = w};
+static int open_client(struct work *w, const char *url) {
+    struct bellhop_options options = {.loop = &w->loop,
+                                      .name = "bellhop work",
+                                      .resume_ms = w->resume_ms,
+                                      .on_state = on_state,
+                                      .ctx = w};
     int error = bellhop_open(&w->client, url, &options);
     if (error != 0) {
         cli_complain(
@@ -364,7 +396,8 @@ static int open_client(struct work *w, const char *url, uint32_t window) {
                                       .on_ended = on_ended,
                                       .ctx = w,
                                       .concurrency = w->concurrency,
-                                      .window = window};
+                                      .window = w->window,
+                                      .lease_ms = w->lease_ms};
     if (bellhop_subscribe(w->client, w->subscription, &sub) == NULL) {
         cli_complain("%s", bellhop_error(w->client));
         return CLI_USAGE;
@@ -372,10 +405,10 @@ static int open_client(struct work *w, const char *url, uint32_t window) {
     return 0;
 }
 
-static int run(struct work *w, const char *url, uint32_t window) {
+static int run(struct work *w, const char *url) {
     CHECK(uv_loop_init(&w->loop) == 0);
     catch_signals(w);
-    int error = open_client(w, url, window);
+    int error = open_client(w, url);
     if (error != 0) {
         w->state = WORK_STOPPED;
         w->exit_code = error;
@@ -391,10 +424,53 @@ static int run(struct work *w, const char *url, uint32_t window) {
     return w->exit_code;
 }
 
-int cmd_work(struct cli *cli, const struct args *args) {
+/* --lease and --resume. */
+static int read_times(struct work *w, const struct args *args) {
+    const char *lease = args_get(args, "--lease"), *resume = args_get(args, "--resume");
+    if (lease != NULL) {
+        int error = value_duration_ms("--lease", lease, &w->lease_ms);
+        if (error != 0) return error;
+        if (w->lease_ms < LIMIT_LEASE_MS_MIN || w->lease_ms > LIMIT_LEASE_MS_MAX) {
+            cli_complain("--lease: '%s' is not from 100ms to 12h; it is renewed while CMD runs",
+                         lease);
+            return CLI_USAGE;
+        }
+    }
+    if (resume != NULL) {
+        int error = value_duration_ms("--resume", resume, &w->resume_ms);
+        if (error != 0) return error;
+        if (w->resume_ms > LIMIT_RESUME_MS) {
+            cli_complain("--resume: '%s' is more than 10m; 0 gives events back at once", resume);
+            return CLI_USAGE;
+        }
+        if (w->resume_ms == 0) w->resume_ms = BELLHOP_RESUME_OFF;
+    }
+    return 0;
+}
+
+/* --concurrency, --count and --window. */
+static int read_counts(struct work *w, const struct args *args) {
     const char *concurrency = args_get(args, "--concurrency"), *count = args_get(args, "--count");
     const char *window_text = args_get(args, "--window");
     uint64_t at_once = 1, window = 0;
+    int error = 0;
+    if (concurrency != NULL) {
+        error = value_u64("--concurrency", concurrency, 1, CONCURRENCY_MAX, &at_once);
+    }
+    if (error == 0 && count != NULL) {
+        error = value_u64("--count", count, 1, UINT64_MAX - 1, &w->count);
+    }
+    if (error == 0 && window_text != NULL) {
+        error = value_u64("--window", window_text, 1, LIMIT_WINDOW_EVENTS, &window);
+    }
+    /* With an end in sight nothing is fetched that would only be given back. */
+    if (window == 0 && w->count < 2 * at_once) window = w->count > at_once ? w->count : at_once;
+    w->concurrency = (uint32_t)at_once;
+    w->window = (uint32_t)window;
+    return error;
+}
+
+int cmd_work(struct cli *cli, const struct args *args) {
     struct work *w = mem_zalloc(sizeof(*w));
     w->cli = cli;
     w->subscription = args_word(args, 0);
@@ -404,22 +480,12 @@ int cmd_work(struct cli *cli, const struct args *args) {
     list_init(&w->jobs);
     char *url = NULL;
     int error = value_name("subscription", w->subscription);
-    if (error == 0 && concurrency != NULL) {
-        error = value_u64("--concurrency", concurrency, 1, CONCURRENCY_MAX, &at_once);
-    }
-    if (error == 0 && count != NULL) {
-        error = value_u64("--count", count, 1, UINT64_MAX - 1, &w->count);
-    }
-    if (error == 0 && window_text != NULL) {
-        error = value_u64("--window", window_text, 1, LIMIT_WINDOW_EVENTS, &window);
-    }
+    if (error == 0) error = read_counts(w, args);
+    if (error == 0) error = read_times(w, args);
     if (error == 0) error = find_workers(cli, &url);
     if (error != 0) goto out;
-    /* With an end in sight nothing is fetched that would only be given back. */
-    if (window == 0 && w->count < 2 * at_once) window = w->count > at_once ? w->count : at_once;
-    w->concurrency = (uint32_t)at_once;
     take_environment(w);
-    error = run(w, url, (uint32_t)window);
+    error = run(w, url);
 out:
     free(url);
     free(w);

@@ -13,13 +13,61 @@ static const struct option source_add_options[] = {
      .many = true},
     END};
 
+/* Which events; filter_args.h reads them. */
+#define FILTER_OPTIONS                                                                             \
+    {.name = "--type",                                                                             \
+     .value = "GLOB",                                                                              \
+     .help = "only these types, such as 'batch.*'",                                                \
+     .many = true},                                                                                \
+        {.name = "--source", .value = "NAME", .help = "only of this source", .many = true},        \
+        {.name = "--subject-prefix", .value = "TEXT", .help = "only subjects that begin so"},      \
+        {.name = "--meta",                                                                         \
+         .value = "KEY=VALUE",                                                                     \
+         .help = "only with this in user_metadata",                                                \
+         .many = true},                                                                            \
+    {                                                                                              \
+        .name = "--filter", .value = "JSON|@FILE", .help = "the filter as JSON instead"            \
+    }
+
+#define POLICY_OPTIONS                                                                             \
+    FILTER_OPTIONS,                                                                                \
+        {.name = "--lease", .value = "TIME", .help = "how long an event is a worker's (30s)"},     \
+        {.name = "--max-hold", .value = "TIME", .help = "how long renewing can go on (12h)"},      \
+        {.name = "--max-age",                                                                      \
+         .value = "TIME",                                                                          \
+         .help = "older: to the dead letters; 0: never (0)"},                                      \
+        {.name = "--max-fails",                                                                    \
+         .value = "N",                                                                             \
+         .help = "fails until the dead letters; 0: never (20)"},                                   \
+        {.name = "--backoff",                                                                      \
+         .value = "MIN..MAX[xF]",                                                                  \
+         .help = "pauses after fails (1s..10mx2), or a list: 1s,5s,1m"},                           \
+        {.name = "--jitter", .value = "0..1", .help = "up to so much of a pause more (0.1)"},      \
+        {.name = "--rate", .value = "N", .help = "events a second at most; 0: no limit (0)"},      \
+        {.name = "--order",                                                                        \
+         .value = "HOW",                                                                           \
+         .help = "none, key (the subject) or key:user_metadata.NAME (none)"},                      \
+    {                                                                                              \
+        .name = "--lag", .value = "HOW",                                                           \
+        .help = "what retention does when it lags: block or expire (block)"                        \
+    }
+
 static const struct option sub_create_options[] = {
-    {.name = "--type", .value = "GLOB", .help = "take these types, such as batch.*", .many = true},
-    {.name = "--source", .value = "NAME", .help = "take events of this source", .many = true},
-    {.name = "--lease", .value = "TIME", .help = "how long an event is a worker's (30s)"},
-    {.name = "--max-fails", .value = "N", .help = "fails until the dead letters; 0: never (20)"},
-    {.name = "--backoff", .value = "MIN,MAX,FACTOR", .help = "pauses after fails (1s,10m,2)"},
+    POLICY_OPTIONS,
     {.name = "--start", .value = "WHERE", .help = "new, first, a seq or a time (new)"},
+    END};
+
+static const struct option sub_update_options[] = {POLICY_OPTIONS, END};
+
+static const struct option sub_seek_options[] = {
+    {.name = "--to", .value = "WHERE", .help = "new, first, a seq, or a time (2h: so long ago)"},
+    {.name = "--yes", .help = "do not ask"},
+    END};
+
+static const struct option top_options[] = {
+    {.name = "--interval", .value = "TIME", .help = "between two looks (1s)"},
+    {.name = "--once", .help = "print it once and end"},
+    {.name = "--sort", .value = "HOW", .help = "trouble (first) or name (trouble)"},
     END};
 
 static const struct option publish_options[] = {
@@ -27,6 +75,8 @@ static const struct option publish_options[] = {
     {.name = "--subject", .value = "S", .help = "what it is about, such as order-17"},
     {.name = "--id", .value = "ID", .help = "makes publishing again harmless"},
     {.name = "--metadata", .value = "JSON", .help = "an object that travels along"},
+    {.name = "--delay", .value = "TIME", .help = "deliver it so much later, up to 30d"},
+    {.name = "--at", .value = "TIME", .help = "deliver it then: 2026-11-21T09:00:00Z"},
     {.name = "--file", .value = "F", .help = "the data is in this file"},
     {.name = "--ndjson", .help = "read one event per line from stdin"},
     END};
@@ -43,6 +93,8 @@ static const struct option work_options[] = {
     {.name = "--concurrency", .value = "N", .help = "programs that run at once (1)"},
     {.name = "--count", .value = "N", .help = "stop after N settled events"},
     {.name = "--window", .value = "N", .help = "events held here, waiting ones too (2 x N)"},
+    {.name = "--lease", .value = "TIME", .help = "of this worker's events (the subscription's)"},
+    {.name = "--resume", .value = "TIME", .help = "keep them over a lost connection (5s)"},
     {.name = "--quiet", .help = "print nothing about the events"},
     END};
 
@@ -54,11 +106,47 @@ static const struct option tail_options[] = {
     END};
 
 static const struct option replay_options[] = {
-    {.name = "--from-seq", .value = "N", .help = "the first event"},
-    {.name = "--to-seq", .value = "N", .help = "the last event (the end of the journal now)"},
+    {.name = "--from", .also = "--from-seq", .value = "SEQ", .help = "the first event"},
+    {.name = "--to", .also = "--to-seq", .value = "SEQ", .help = "the last event (the newest now)"},
     {.name = "--since", .value = "TIME", .help = "RFC 3339, or how long ago: 2h"},
     {.name = "--until", .value = "TIME", .help = "likewise (now)"},
+    FILTER_OPTIONS,
+    {.name = "--rate", .value = "N", .help = "events a second at most (no limit)"},
+    {.name = "--dry-run", .help = "only count, and wait for the count"},
     {.name = "--wait", .help = "return when every event is settled"},
+    END};
+
+static const struct option dlq_ls_options[] = {
+    {.name = "--type", .value = "GLOB", .help = "only these types"},
+    {.name = "--subject-prefix", .value = "TEXT", .help = "only subjects that begin so"},
+    {.name = "--reason", .value = "R", .help = "max_fails, max_age or rejected"},
+    {.name = "--filter", .value = "JSON|@FILE", .help = "only events that match"},
+    END};
+
+static const struct option dlq_show_options[] = {
+    {.name = "--replay", .value = "ID", .help = "the one that this replay fed"}, END};
+
+/* Which dead letters. */
+#define LETTER_OPTIONS                                                                             \
+    {.name = "--seq", .value = "N", .help = "this one"}, {.name = "--all", .help = "all of them"}, \
+        FILTER_OPTIONS
+
+static const struct option dlq_redrive_options[] = {
+    LETTER_OPTIONS,
+    {.name = "--rate", .value = "N", .help = "events a second at most (no limit)"},
+    {.name = "--wait", .help = "return when they are given back"},
+    END};
+
+static const struct option dlq_purge_options[] = {
+    LETTER_OPTIONS,
+    {.name = "--yes", .help = "do not ask"},
+    {.name = "--wait", .help = "return when they are removed"},
+    END};
+
+static const struct option retention_set_options[] = {
+    {.name = "--max-age", .value = "TIME", .help = "of events; 0: no limit"},
+    {.name = "--max-bytes", .value = "SIZE", .help = "of the journal, such as 10g; 0: no limit"},
+    {.name = "--dead-max-age", .value = "TIME", .help = "of dead letters; 0: no limit"},
     END};
 
 const struct command commands[] = {
@@ -68,6 +156,16 @@ const struct command commands[] = {
      .example = "bellhop status",
      .options = no_options,
      .run = cmd_status},
+    {.name = "top",
+     .usage = "[--interval TIME] [--once] [--sort HOW]",
+     .summary = "watch the subscriptions live",
+     .details = "On a terminal it is drawn in place until q or Ctrl-C; anywhere else it is printed "
+                "once. With "
+                "--json\nan object is printed per interval. In trouble first: what holds retention "
+                "up, then the most\nblocked, dead, and the oldest.",
+     .example = "bellhop top --interval 2s",
+     .options = top_options,
+     .run = cmd_top},
     {.name = "source add",
      .usage = "NAME [--scheme S] [--secret whsec_...]...",
      .summary = "open a door for a provider's webhooks",
@@ -91,16 +189,40 @@ const struct command commands[] = {
      .words_max = 1,
      .run = cmd_source_rm},
     {.name = "sub create",
-     .usage = "NAME [--type GLOB]... [--source NAME]... [--lease TIME] [--max-fails N] "
-              "[--backoff MIN,MAX,FACTOR] [--start WHERE]",
+     .usage = "NAME [--type GLOB]... [--source NAME]... [--subject-prefix TEXT]\n"
+              "           [--meta KEY=VALUE]... [--filter JSON|@FILE] [--lease TIME] "
+              "[--max-hold TIME]\n"
+              "           [--max-age TIME] [--max-fails N] [--backoff MIN..MAX[xF]] [--jitter J] "
+              "[--rate N]\n"
+              "           [--order HOW] [--lag HOW] [--start WHERE]",
      .summary = "create a subscription",
      .details = "Creating one that exists with the same policy is harmless; with another policy it "
-                "is\nrefused.",
-     .example = "bellhop sub create batches --type 'batch.*' --lease 5m --max-fails 5",
+                "is\nrefused. Every option of the filter must hold; --filter can say more than "
+                "they can:\n"
+                "{\"any\":[{\"types\":[\"batch.*\"]},{\"user_metadata\":{\"priority\":\"high\"}}]}",
+     .example = "bellhop sub create batches --type 'batch.*' --meta priority=high --lease 5m\n"
+                "  bellhop sub create mail --backoff 1s,5s,1m --max-fails 4 --max-age 1d\n"
+                "  bellhop sub create accounts --order key:user_metadata.account --start first",
      .options = sub_create_options,
      .words_min = 1,
      .words_max = 1,
      .run = cmd_sub_create},
+    {.name = "sub update",
+     .usage = "NAME [--type GLOB]... [--source NAME]... [--subject-prefix TEXT]\n"
+              "           [--meta KEY=VALUE]... [--filter JSON|@FILE] [--lease TIME] "
+              "[--max-hold TIME]\n"
+              "           [--max-age TIME] [--max-fails N] [--backoff MIN..MAX[xF]] [--jitter J] "
+              "[--rate N]\n"
+              "           [--order HOW] [--lag HOW]",
+     .summary = "change the policy of a subscription",
+     .details = "What is not named stays. The filter and the backoff are replaced as a whole; "
+                "--filter '{}' takes\neverything. Where it reads on is changed by: bellhop sub "
+                "seek.",
+     .example = "bellhop sub update batches --lease 10m --rate 50",
+     .options = sub_update_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_sub_update},
     {.name = "sub ls",
      .usage = "",
      .summary = "list the subscriptions",
@@ -109,12 +231,48 @@ const struct command commands[] = {
      .run = cmd_sub_ls},
     {.name = "sub show",
      .usage = "NAME",
-     .summary = "everything about one subscription",
+     .summary = "how a subscription is defined",
      .example = "bellhop sub show batches",
      .options = no_options,
      .words_min = 1,
      .words_max = 1,
      .run = cmd_sub_show},
+    {.name = "sub stats",
+     .usage = "NAME",
+     .summary = "how a subscription runs, with why it is idle, and its definition",
+     .example = "bellhop sub stats batches",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_sub_stats},
+    {.name = "sub pause",
+     .usage = "NAME",
+     .summary = "hand nothing out, keep the queue",
+     .details = "It stays so over a restart of the broker. What workers have can be settled.",
+     .example = "bellhop sub pause batches",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_sub_pause},
+    {.name = "sub resume",
+     .usage = "NAME",
+     .summary = "hand out again",
+     .example = "bellhop sub resume batches",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_sub_resume},
+    {.name = "sub seek",
+     .usage = "NAME --to {new|first|SEQ|TIME} [--yes]",
+     .summary = "move where a subscription reads on",
+     .details = "What it has out is forgotten: the leases are revoked, and its retries are not "
+                "made. Delayed\nevents, dead letters and replays stay. To see events again "
+                "without moving it: bellhop replay.",
+     .example = "bellhop sub seek batches --to 2026-11-21T09:00:00Z",
+     .options = sub_seek_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_sub_seek},
     {.name = "sub rm",
      .usage = "NAME",
      .summary = "delete a subscription, its retries and its dead letters",
@@ -124,13 +282,15 @@ const struct command commands[] = {
      .words_max = 1,
      .run = cmd_sub_rm},
     {.name = "publish",
-     .usage = "--type T [--subject S] [--id ID] [--metadata JSON] [DATA | --file F | -]\n"
+     .usage = "--type T [--subject S] [--id ID] [--metadata JSON] [--delay TIME | --at TIME]\n"
+              "           [DATA | --file F | -]\n"
               "       bellhop publish --ndjson",
      .summary = "journal an event",
      .details = "DATA is JSON; \"-\" reads it from stdin. With --ndjson each line of stdin is an "
                 "object\nas POST /v1/events takes it: {\"type\":\"order.paid\",\"data\":{...}}; "
                 "they are sent in\nbatches of up to 500.",
-     .example = "bellhop publish --type order.paid --id order-17 '{\"total\":12}'",
+     .example = "bellhop publish --type order.paid --id order-17 '{\"total\":12}'\n"
+                "  bellhop publish --type reminder.due --delay 10m '{\"order\":17}'",
      .options = publish_options,
      .words_max = 1,
      .run = cmd_publish},
@@ -146,17 +306,25 @@ const struct command commands[] = {
      .words_max = 2,
      .run = cmd_send},
     {.name = "work",
-     .usage = "SUB [--concurrency N] [--count N] [--window N] [--quiet] -- CMD [ARG...]",
+     .usage = "SUB [--concurrency N] [--count N] [--window N] [--lease TIME]\n"
+              "           [--resume TIME] [--quiet] -- CMD [ARG...]",
      .summary = "run a program for each event",
      .details =
          "CMD gets the body on stdin, and BELLHOP_ID, BELLHOP_TYPE, BELLHOP_SEQ, BELLHOP_SUBJECT,\n"
          "BELLHOP_ATTEMPT, BELLHOP_SOURCE and BELLHOP_METADATA in its environment.\n"
          "  exit 0        acknowledges\n"
          "  exit 65       rejects: to the dead letters now\n"
-         "  anything else fails: again after the backoff; the last line of stderr is kept\n"
-         "The lease is renewed while CMD runs. SIGINT or SIGTERM: what runs is finished, nothing "
-         "more\nis taken; the second one kills what runs and gives its events back.",
-     .example = "bellhop work batches --concurrency 4 -- ./handle-batch.sh",
+         "  anything else fails: again after the backoff\n"
+         "The last lines of stderr are kept with a failure. The lease is renewed while CMD runs, "
+         "up "
+         "to the\nsubscription's max hold. CMD does not notice a lost connection or a restart of "
+         "the "
+         "broker when it\nis back within --resume; with --resume 0 its event goes to somebody "
+         "else. "
+         "SIGINT or SIGTERM: what\nruns is finished, nothing more is taken; the second one kills "
+         "what "
+         "runs and gives its events back.",
+     .example = "bellhop work batches --concurrency 4 --lease 10m -- ./handle-batch.sh",
      .options = work_options,
      .words_min = 1,
      .words_max = 1,
@@ -169,28 +337,96 @@ const struct command commands[] = {
      .options = tail_options,
      .run = cmd_tail},
     {.name = "replay",
-     .usage = "SUB {--from-seq N [--to-seq N] | --since TIME [--until TIME]} [--wait]",
+     .usage = "SUB {--from SEQ [--to SEQ] | --since TIME [--until TIME]} [--type GLOB]...\n"
+              "           [--source NAME]... [--subject-prefix TEXT] [--meta KEY=VALUE]... "
+              "[--filter JSON|@FILE]\n           [--rate N] [--dry-run] [--wait]",
      .summary = "feed a range of the journal to a subscription again",
-     .details = "The live position of the subscription does not move.",
-     .example = "bellhop replay audit --since 2h --wait",
+     .details =
+         "The live position of the subscription does not move. What is fed must also pass the "
+         "subscription's own filter.\nSee also: bellhop replay ls, replay show, replay cancel.",
+     .example = "bellhop replay audit --since 2h --type 'order.*' --dry-run\n"
+                "  bellhop replay audit --since 2h --type 'order.*' --rate 50 --wait",
      .options = replay_options,
      .words_min = 1,
      .words_max = 1,
      .run = cmd_replay},
     {.name = "replay ls",
      .usage = "",
-     .summary = "list the replays",
+     .summary = "list the replays, dry runs, redrives and purges",
      .example = "bellhop replay ls",
      .options = no_options,
      .run = cmd_replay_ls},
-    {.name = "dlq ls",
-     .usage = "SUB",
-     .summary = "list the dead letters of a subscription",
-     .example = "bellhop dlq ls batches",
+    {.name = "replay show",
+     .usage = "ID",
+     .summary = "how far a replay, redrive or purge is",
+     .example = "bellhop replay show 7",
      .options = no_options,
      .words_min = 1,
      .words_max = 1,
+     .run = cmd_replay_show},
+    {.name = "replay cancel",
+     .usage = "ID",
+     .summary = "stop a replay, redrive or purge where it is",
+     .details = "It feeds nothing more; what is with workers stays theirs until they settle it.",
+     .example = "bellhop replay cancel 7",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_replay_cancel},
+    {.name = "dlq ls",
+     .usage = "SUB [--type GLOB] [--subject-prefix TEXT] [--reason R] [--filter JSON|@FILE]",
+     .summary = "list the dead letters of a subscription",
+     .example = "bellhop dlq ls batches --reason max_fails",
+     .options = dlq_ls_options,
+     .words_min = 1,
+     .words_max = 1,
      .run = cmd_dlq_ls},
+    {.name = "dlq show",
+     .usage = "SUB SEQ [--replay ID]",
+     .summary = "a dead letter with its error and the body of its event",
+     .example = "bellhop dlq show batches 18",
+     .options = dlq_show_options,
+     .words_min = 2,
+     .words_max = 2,
+     .run = cmd_dlq_show},
+    {.name = "dlq redrive",
+     .usage = "SUB {--seq N | --all | [--type GLOB]... [--source NAME]...\n"
+              "           [--subject-prefix TEXT] [--meta KEY=VALUE]... | --filter JSON|@FILE}\n   "
+              "        [--rate N] [--wait]",
+     .summary = "give dead letters back to their subscription",
+     .details = "They start again with no fail counted. Dead letters that come later are not part "
+                "of it. How "
+                "far it is:\nbellhop replay show ID.",
+     .example = "bellhop dlq redrive batches --type 'batch.*' --rate 20 --wait",
+     .options = dlq_redrive_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_dlq_redrive},
+    {.name = "dlq purge",
+     .usage = "SUB {--seq N | --all | [--type GLOB]... [--source NAME]...\n"
+              "           [--subject-prefix TEXT] [--meta KEY=VALUE]... | --filter JSON|@FILE}\n   "
+              "        [--yes] [--wait]",
+     .summary = "remove dead letters for good",
+     .example = "bellhop dlq purge batches --seq 18",
+     .options = dlq_purge_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_dlq_purge},
+    {.name = "retention show",
+     .usage = "",
+     .summary = "how long events and dead letters are kept, and what is there",
+     .example = "bellhop retention show",
+     .options = no_options,
+     .run = cmd_retention_show},
+    {.name = "retention set",
+     .usage = "[--max-age TIME] [--max-bytes SIZE] [--dead-max-age TIME]",
+     .summary = "set how long events and dead letters are kept",
+     .details = "What the broker was started with counts where it is smaller. Nothing that is "
+                "leased, delayed or,\n"
+                "with --lag block, unread is removed.",
+     .example = "bellhop retention set --max-age 7d --max-bytes 10g --dead-max-age 30d",
+     .options = retention_set_options,
+     .run = cmd_retention_set},
 };
 
 const size_t commands_count = sizeof(commands) / sizeof(commands[0]);

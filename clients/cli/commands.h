@@ -13,12 +13,18 @@ extern const struct command commands[];
 extern const size_t commands_count;
 
 int cmd_status(struct cli *cli, const struct args *args);
+int cmd_top(struct cli *cli, const struct args *args);
 int cmd_source_add(struct cli *cli, const struct args *args);
 int cmd_source_ls(struct cli *cli, const struct args *args);
 int cmd_source_rm(struct cli *cli, const struct args *args);
 int cmd_sub_create(struct cli *cli, const struct args *args);
+int cmd_sub_update(struct cli *cli, const struct args *args);
 int cmd_sub_ls(struct cli *cli, const struct args *args);
 int cmd_sub_show(struct cli *cli, const struct args *args);
+int cmd_sub_stats(struct cli *cli, const struct args *args);
+int cmd_sub_pause(struct cli *cli, const struct args *args);
+int cmd_sub_resume(struct cli *cli, const struct args *args);
+int cmd_sub_seek(struct cli *cli, const struct args *args);
 int cmd_sub_rm(struct cli *cli, const struct args *args);
 int cmd_publish(struct cli *cli, const struct args *args);
 int cmd_send(struct cli *cli, const struct args *args);
@@ -26,6 +32,13 @@ int cmd_work(struct cli *cli, const struct args *args);
 int cmd_tail(struct cli *cli, const struct args *args);
 int cmd_replay(struct cli *cli, const struct args *args);
 int cmd_replay_ls(struct cli *cli, const struct args *args);
+int cmd_replay_show(struct cli *cli, const struct args *args);
+int cmd_replay_cancel(struct cli *cli, const struct args *args);
 int cmd_dlq_ls(struct cli *cli, const struct args *args);
+int cmd_dlq_show(struct cli *cli, const struct args *args);
+int cmd_dlq_redrive(struct cli *cli, const struct args *args);
+int cmd_dlq_purge(struct cli *cli, const struct args *args);
+int cmd_retention_show(struct cli *cli, const struct args *args);
+int cmd_retention_set(struct cli *cli, const struct args *args);
 
 #endif

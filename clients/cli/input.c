@@ -25,6 +25,18 @@ static int read_all(int fd, const char *name, struct buf *out) {
     }
 }
 
+int input_file(const char *name, struct buf *out) {
+    if (strcmp(name, "-") == 0) return read_all(STDIN_FILENO, "stdin", out);
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        cli_complain("%s: %s", name, strerror(errno));
+        return CLI_INPUT;
+    }
+    int error = read_all(fd, name, out);
+    close(fd);
+    return error;
+}
+
 int input_read(const struct args *args, const char *word, struct buf *out, bool *given) {
     const char *file = args_get(args, "--file");
     buf_init(out, INPUT_BYTES + CHUNK_BYTES);
@@ -34,18 +46,8 @@ int input_read(const struct args *args, const char *word, struct buf *out, bool 
         return CLI_USAGE;
     }
     if (!*given) return 0;
-    const char *name = file != NULL ? file : word;
-    if (strcmp(name, "-") == 0) return read_all(STDIN_FILENO, "stdin", out);
-    if (file == NULL) {
-        buf_append_str(out, word); /* an argument is shorter than INPUT_BYTES */
-        return 0;
-    }
-    int fd = open(file, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        cli_complain("%s: %s", file, strerror(errno));
-        return CLI_INPUT;
-    }
-    int error = read_all(fd, file, out);
-    close(fd);
-    return error;
+    if (file != NULL) return input_file(file, out);
+    if (strcmp(word, "-") == 0) return input_file(word, out);
+    buf_append_str(out, word); /* an argument is shorter than INPUT_BYTES */
+    return 0;
 }

@@ -34,10 +34,10 @@ static void print_overview(FILE *out) {
         "usage: bellhop COMMAND [ARG...]\n\n",
         out);
     for (size_t i = 0; i < commands_count; i++) {
-        fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
+        fprintf(out, "  %-15s %s\n", commands[i].name, commands[i].summary);
     }
     fputs(
-        "  help         this text, or that of a command: bellhop help work\n"
+        "  help            this text, or that of a command: bellhop help work\n"
         "\n"
         "Every command takes --help, and --json for one JSON object per line.\n"
         "\n"
@@ -51,7 +51,7 @@ static void print_overview(FILE *out) {
         "\n"
         "exit codes:\n"
         "  0   done\n"
-        "  1   the broker refused; its message and code are on stderr\n"
+        "  1   the broker refused, with its message and code on stderr; or you said no\n"
         "  64  unknown command or flag, or a value that cannot be\n"
         "  65  the input is not what it must be, such as JSON\n"
         "  66  a file cannot be read\n"
@@ -64,7 +64,8 @@ static void print_overview(FILE *out) {
 
 static void print_options(const struct option *options) {
     for (const struct option *o = options; o != NULL && o->name != NULL; o++) {
-        char *left = text_printf("%s%s%s", o->name, o->value != NULL ? " " : "",
+        char *left = text_printf("%s%s%s%s%s", o->name, o->also != NULL ? ", " : "",
+                                 o->also != NULL ? o->also : "", o->value != NULL ? " " : "",
                                  o->value != NULL ? o->value : "");
         printf("  %-26s %s%s\n", left, o->help, o->many ? " (may be repeated)" : "");
         free(left);

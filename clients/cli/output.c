@@ -29,54 +29,58 @@ static size_t width(const char *text) {
     return count;
 }
 
-static void print_cell(const char *text, size_t wide, bool right, bool last) {
+static void print_cell(FILE *out, const char *text, size_t wide, bool right, bool last) {
     size_t pad = wide - width(text);
-    if (right) printf("%*s", (int)pad, "");
-    fputs(text, stdout);
-    if (!right && !last) printf("%*s", (int)pad, "");
-    fputs(last ? "\n" : "  ", stdout);
+    if (right) fprintf(out, "%*s", (int)pad, "");
+    fputs(text, out);
+    if (!right && !last) fprintf(out, "%*s", (int)pad, "");
+    fputs(last ? "\n" : "  ", out);
 }
 
-void table_print(struct table *t, const struct cli *cli, const char *indent, const char *empty) {
-    size_t wide[TABLE_COLUMNS];
-    bool right[TABLE_COLUMNS];
-    const char *heads[TABLE_COLUMNS];
-    CHECK(t->columns > 0 && t->cells_count % t->columns == 0);
+static void print_heads(const struct table *t, FILE *out, const struct cli *cli,
+                        const size_t *wide) {
+    fputs(colour_bold(cli), out);
     for (size_t c = 0; c < t->columns; c++) {
-        right[c] = t->heads[c][0] == '>';
-        heads[c] = t->heads[c] + right[c];
-        wide[c] = width(heads[c]);
+        bool right = t->heads[c][0] == '>', last = c + 1 == t->columns;
+        const char *head = t->heads[c] + right;
+        if (last && cli->colour) {
+            fprintf(out, "%*s%s%s\n", right ? (int)(wide[c] - width(head)) : 0, "", head,
+                    colour_off(cli));
+        } else {
+            print_cell(out, head, wide[c], right, last);
+        }
     }
+}
+
+void table_print(struct table *t, FILE *out, const struct cli *cli, const char *indent,
+                 const char *empty) {
+    size_t wide[TABLE_COLUMNS];
+    CHECK(t->columns > 0 && t->cells_count % t->columns == 0);
+    for (size_t c = 0; c < t->columns; c++) wide[c] = width(t->heads[c]) - (t->heads[c][0] == '>');
     for (size_t i = 0; i < t->cells_count; i++) {
         size_t w = width(t->cells[i]);
         if (w > wide[i % t->columns]) wide[i % t->columns] = w;
     }
     if (t->cells_count == 0) {
-        printf("%s%s\n", indent, empty);
-    } else if (heads[0][0] != '\0') {
-        printf("%s%s", indent, colour_bold(cli));
-        for (size_t c = 0; c < t->columns; c++) {
-            if (c + 1 == t->columns && cli->colour) {
-                printf("%*s%s%s\n", right[c] ? (int)(wide[c] - width(heads[c])) : 0, "", heads[c],
-                       colour_off(cli));
-            } else {
-                print_cell(heads[c], wide[c], right[c], c + 1 == t->columns);
-            }
-        }
+        fprintf(out, "%s%s\n", indent, empty);
+    } else if (t->heads[0][0] != '\0') {
+        fputs(indent, out);
+        print_heads(t, out, cli, wide);
     }
     for (size_t i = 0; i < t->cells_count; i++) {
         size_t c = i % t->columns;
-        if (c == 0) fputs(indent, stdout);
-        print_cell(t->cells[i], wide[c], right[c], c + 1 == t->columns);
+        if (c == 0) fputs(indent, out);
+        print_cell(out, t->cells[i], wide[c], t->heads[c][0] == '>', c + 1 == t->columns);
         free(t->cells[i]);
     }
     free(t->cells);
-    *t = (struct table){0};
+    t->cells = NULL;
+    t->cells_count = t->cells_room = 0;
 }
 
 void table_end(struct table *t, const struct cli *cli, int error, const char *empty) {
     if (error == 0 && !cli->json) {
-        table_print(t, cli, "", empty);
+        table_print(t, stdout, cli, "", empty);
         return;
     }
     for (size_t i = 0; i < t->cells_count; i++) free(t->cells[i]);
@@ -101,13 +105,21 @@ static size_t character(const uint8_t *text) {
     return len;
 }
 
-void text_clean(char *text) {
+static void clean(char *text, const char *allowed) {
     uint8_t *at = (uint8_t *)text;
     while (*at != '\0') {
         size_t len = character(at);
-        if (len == 0) *at = '?';
+        if (len == 0 && strchr(allowed, *at) == NULL) *at = '?';
         at += len == 0 ? 1 : len;
     }
+}
+
+void text_clean(char *text) {
+    clean(text, "");
+}
+
+void text_clean_lines(char *text) {
+    clean(text, "\n\t");
 }
 
 void text_cut(char *text, size_t columns) {
@@ -120,6 +132,14 @@ void text_cut(char *text, size_t columns) {
         if (first && count++ == columns - 3) break;
     }
     memcpy(at, "...", 4); /* three characters at least were cut off, and the terminator */
+}
+
+void text_cut_bytes(char *text, size_t bytes) {
+    CHECK(bytes >= 3);
+    if (strlen(text) <= bytes) return;
+    size_t end = bytes - 3;
+    while (end > 0 && ((uint8_t)text[end] & 0xC0) == 0x80) end--;
+    memcpy(text + end, "...", 4);
 }
 
 char *text_vprintf(const char *fmt, va_list list) {
@@ -144,6 +164,10 @@ char *text_duration(uint64_t ms) {
     if (s < 3600) return text_printf("%llu m %llu s", s / 60, s % 60);
     if (s < 86400) return text_printf("%llu h %llu m", s / 3600, s % 3600 / 60);
     return text_printf("%llu d %llu h", s / 86400, s % 86400 / 3600);
+}
+
+char *text_age(uint64_t ms) {
+    return ms == 0 ? mem_strdup("-") : text_duration(ms);
 }
 
 char *text_bytes(uint64_t bytes) {

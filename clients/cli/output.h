@@ -28,19 +28,26 @@ void table_init(struct table *t, const char *const *heads);
 /* Appends a cell and takes the heap text; a row is full after as many as there are columns. */
 void table_add(struct table *t, char *text);
 /* Prints (nothing but `empty` when there is no row) and frees. Each line starts with `indent`. */
-void table_print(struct table *t, const struct cli *cli, const char *indent, const char *empty);
+void table_print(struct table *t, FILE *out, const struct cli *cli, const char *indent,
+                 const char *empty);
 /* The end of a list command: prints when there was no error and no --json; frees in any case. */
 void table_end(struct table *t, const struct cli *cli, int error, const char *empty);
 
 /* Replaces, in place, what a terminal would act on. */
 void text_clean(char *text);
+/* The same for a text of several lines: line ends and tabs stay. */
+void text_clean_lines(char *text);
 /* Cuts to at most `columns` characters, with "..." at the end. */
 void text_cut(char *text, size_t columns);
+/* Cuts clean text to at most `bytes` bytes, between characters, with "..." at the end. */
+void text_cut_bytes(char *text, size_t bytes);
 /* A heap text; aborts when memory is out. */
 char *text_printf(const char *fmt, ...) PRINTF_LIKE(1, 2);
 char *text_vprintf(const char *fmt, va_list list) PRINTF_LIKE(1, 0);
 /* "850 ms", "12.3 s", "4 m 10 s", "3 h 5 m", "2 d 4 h". The caller frees. */
 char *text_duration(uint64_t ms);
+/* The same, "-" for 0. The caller frees. */
+char *text_age(uint64_t ms);
 /* "512 B", "1.0 MiB". The caller frees. */
 char *text_bytes(uint64_t bytes);
 

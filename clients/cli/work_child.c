@@ -14,10 +14,11 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "proto/limits.h"
 
 #define READ_BYTES  4096
-#define TAIL_BYTES  2048          /* kept of stderr: what fits into the error text of a nack */
-#define DRAIN_BYTES (1024 * 1024) /* a pipe holds at most this much (pipe-max-size) */
+#define TAIL_BYTES  LIMIT_ERROR_DETAIL_BYTES /* kept of stderr: what a nack takes along */
+#define DRAIN_BYTES (1024 * 1024)            /* a pipe holds at most this much (pipe-max-size) */
 
 struct child {
     uv_process_t process;
@@ -59,14 +60,21 @@ static void take_stderr(struct child *c, const char *data, size_t len) {
     c->tail_len = keep + len;
 }
 
-/* The last line with something on it; cuts the tail there. */
-static const char *last_line(struct child *c) {
+/* Cuts the blanks at the end of the tail, and the line that began before it when there is another.
+ */
+static const char *last_lines(struct child *c) {
     size_t end = c->tail_len;
     while (end > 0 && strchr("\r\n \t", c->tail[end - 1]) != NULL) end--;
     c->tail[end] = '\0';
-    size_t start = end;
-    while (start > 0 && c->tail[start - 1] != '\n' && c->tail[start - 1] != '\0') start--;
-    return c->tail + start;
+    const char *newline = c->tail_len == TAIL_BYTES ? memchr(c->tail, '\n', end) : NULL;
+    return newline != NULL ? newline + 1 : c->tail;
+}
+
+/* The last line of a text that last_lines has cut. */
+static const char *last_line(const char *lines) {
+    const char *start = lines + strlen(lines);
+    while (start > lines && start[-1] != '\n') start--;
+    return start;
 }
 
 static void on_alloc(uv_handle_t *handle, size_t hint, uv_buf_t *buf) {
@@ -97,10 +105,12 @@ static void drain_stderr(struct child *c) {
 static void on_exit_process(uv_process_t *process, int64_t status, int signal) {
     struct child *c = process->data;
     drain_stderr(c);
+    const char *lines = last_lines(c);
     struct child_exit end = {
         .status = status,
         .signal = signal,
-        .last_line = last_line(c),
+        .last_line = last_line(lines),
+        .last_lines = lines,
         .duration_ms = (uv_hrtime() - c->started_ns) / 1000000,
     };
     close_handles(c); /* from here on the body is not touched */

@@ -19,9 +19,10 @@
 struct child;
 
 struct child_exit {
-    int64_t status;        /* when signal is 0 */
-    int signal;            /* that ended it, or 0 */
-    const char *last_line; /* of its stderr, without the line end; "" when it said nothing */
+    int64_t status;         /* when signal is 0 */
+    int signal;             /* that ended it, or 0 */
+    const char *last_line;  /* of its stderr, without the line end; "" when it said nothing */
+    const char *last_lines; /* the end of its stderr, whole lines where they fit; likewise */
     uint64_t duration_ms;
 };
 

@@ -6,6 +6,7 @@ two is an agreement with the page.
 
 import collections
 import itertools
+import json
 import socket
 import struct
 import time
@@ -15,18 +16,24 @@ import msgpack
 GREETING = b"BHP1"
 
 HELLO, AUTH, SUBSCRIBE, WINDOW, ACK, NACK, EXTEND, UNSUBSCRIBE = 1, 2, 3, 4, 5, 6, 7, 8
-PUBLISH, REPLAY, PING, PONG, DRAIN, CLOSE = 9, 10, 13, 14, 15, 16
-WELCOME, OK, ERR, SUBSCRIBED, DELIVER, SETTLED, REVOKE = 64, 65, 66, 67, 68, 69, 71
-PUBLISHED, DRAINED, GOAWAY, ENDED = 73, 74, 77, 78
+PUBLISH, REPLAY, REDRIVE, PING, PONG, DRAIN, CLOSE = 9, 10, 11, 13, 14, 15, 16
+WELCOME, OK, ERR, SUBSCRIBED, DELIVER, SETTLED, LEASE, REVOKE = 64, 65, 66, 67, 68, 69, 70, 71
+STATE, PUBLISHED, DRAINED, QUIET, GOAWAY, ENDED = 72, 73, 74, 76, 77, 78
 
-RELEASE, FAIL, REJECT = 0, 1, 2
-FLAG_REPLAY, FLAG_AGAIN = 1, 2
+RELEASE, FAIL, REJECT, ELSEWHERE = 0, 1, 2, 3
+FLAG_REPLAY, FLAG_AGAIN, FLAG_REDRIVEN = 1, 2, 4
 
 Item = collections.namedtuple(
     "Item", "tag seq received_at_ms fails deliveries flags type id source subject time_ms "
             "content_type metadata headers body sub lease_ms at")
 Err = collections.namedtuple("Err", "number word message retry_ms fatal")
 Settled = collections.namedtuple("Settled", "sub ok already stale")
+Lease = collections.namedtuple("Lease", "sub tags remaining_ms")
+Revoke = collections.namedtuple("Revoke", "sub tags reason")
+Quiet = collections.namedtuple("Quiet", "reason deadline_ms")
+# The numbers and texts of STATE's map under their names.
+State = collections.namedtuple(
+    "State", "ready leased delayed blocked dead backlog oldest_ms in_per_s out_per_s paused why_idle")
 
 
 class Closed(Exception):
@@ -63,9 +70,24 @@ def text(value):
     return value.decode() if isinstance(value, bytes) else value
 
 
+def json_text(value):
+    """A policy or filter as frames carry it; text stays as it is, so that tests may send nonsense."""
+    return value if isinstance(value, (str, bytes)) else json.dumps(value)
+
+
+def claim_of(item):
+    """The claim for an item that is still held."""
+    return item.tag, item.seq, item.flags
+
+
+def given(**options):
+    """The map of those options that are not None."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
 class Client:
     def __init__(self, port, name="test", heartbeat_ms=None, hello=True, greeting=GREETING,
-                 timeout=30):
+                 timeout=30, resume_ms=None, resume=None):
         self.timeout = timeout
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -79,10 +101,7 @@ class Client:
         if greeting:
             self.socket.sendall(greeting)
         if hello:
-            options = {"min": 1, "max": 1, "name": name, "version": "0", "features": []}
-            if heartbeat_ms:
-                options["heartbeat_ms"] = heartbeat_ms
-            self.welcome = self.request(HELLO, options, want=WELCOME)[2]
+            self.hello(name, heartbeat_ms, resume_ms, resume)
 
     def __enter__(self):
         return self
@@ -199,6 +218,13 @@ class Client:
 
     # -- what workers do --
 
+    def hello(self, name="test", heartbeat_ms=None, resume_ms=None, resume=None):
+        """The map of WELCOME; its "session" is the `resume` of the connection after this one."""
+        options = {"min": 1, "max": 1, "name": name, "version": "0", "features": []}
+        options |= given(heartbeat_ms=heartbeat_ms, resume_ms=resume_ms, resume=resume)
+        self.welcome = self.request(HELLO, options, want=WELCOME)[2]
+        return self.welcome
+
     def ping(self):
         self.request(PING, want=PONG)
 
@@ -208,12 +234,13 @@ class Client:
         self.ping()
 
     def subscribe(self, name="sub", sub=1, window=16, window_bytes=1 << 20, concurrency=None,
-                  create=None):
-        options = {}
-        if concurrency is not None:
-            options["concurrency"] = concurrency
+                  create=None, lease_ms=None, claims=None):
+        """create: a policy (dict) or JSON text; claims: [(tag, seq, flags)], see claim_of."""
+        options = given(concurrency=concurrency, lease_ms=lease_ms)
         if create is not None:
-            options["create"] = create
+            options["create"] = json_text(create)
+        if claims is not None:
+            options["claims"] = [number for claim in claims for number in claim]
         return self.request(SUBSCRIBE, sub, name, window, window_bytes, options,
                             want=SUBSCRIBED)[3]
 
@@ -236,17 +263,62 @@ class Client:
     def ack(self, items, sub=1):
         return self.settle(ACK, items, sub=sub)
 
-    def nack(self, items, kind=FAIL, delay_ms=None, error="", sub=1):
+    def nack(self, items, kind=FAIL, delay_ms=None, error=None, sub=1):
+        """error: None, a text (the message) or (type, message, detail)."""
+        if isinstance(error, tuple):
+            error = list(error)
         return self.settle(NACK, items, kind, delay_ms, error, sub=sub)
 
-    def extend(self, items, lease_ms, sub=1):
+    def extend(self, items, lease_ms=None, sub=1):
         return self.settle(EXTEND, items, lease_ms, sub=sub)
 
     def publish(self, *events):
-        """events: dicts with type, subject, id, content_type, metadata, time_ms, body. Returns
-        (seqs, indexes of duplicates)."""
+        """events: dicts with type, subject, id, content_type, metadata, time_ms, deliver_at_ms,
+        body. Returns (seqs, indexes of duplicates)."""
         rows = [[e.get("type", "t"), e.get("subject", ""), e.get("id", ""),
                  e.get("content_type", ""), e.get("metadata", ""), e.get("time_ms", 0),
-                 e.get("body", b"")] for e in events]
+                 e.get("deliver_at_ms", 0), e.get("body", b"")] for e in events]
         frame = self.request(PUBLISH, rows, want=PUBLISHED)
         return frame[2], frame[3]
+
+    def replay(self, name="sub", from_seq=None, to_seq=None, from_time_ms=None, to_time_ms=None,
+               filter=None, rate=None, dry_run=None):
+        """The replay's id."""
+        options = given(from_seq=from_seq, to_seq=to_seq, from_time_ms=from_time_ms,
+                        to_time_ms=to_time_ms, rate=rate, dry_run=dry_run)
+        if filter is not None:
+            options["filter"] = json_text(filter)
+        return self.request(REPLAY, name, options, want=OK)[2]
+
+    def redrive(self, name="sub", seq=None, filter=None, rate=None):
+        """The redrive's id. Nothing given: all dead letters of the subscription."""
+        options = given(seq=seq, rate=rate)
+        if filter is not None:
+            options["filter"] = json_text(filter)
+        return self.request(REDRIVE, name, options, want=OK)[2]
+
+    def state(self, sub=1, watch=False):
+        return self.as_state(self.request(STATE, sub, watch, want=STATE))
+
+    # -- what the broker says by itself --
+
+    @staticmethod
+    def as_state(frame):
+        said = dict(frame[3], why_idle=text(frame[3]["why_idle"]))
+        return State(**{name: said[name] for name in State._fields})
+
+    def expect_state(self, timeout=None):
+        """The next STATE of a watch."""
+        return self.as_state(self.wait_frame(lambda f: f[0] == STATE and f[1] == 0, timeout))
+
+    def expect_lease(self, timeout=None):
+        frame = self.expect(LEASE, timeout)
+        return Lease(frame[2], tags_of(frame[3]), frame[4])
+
+    def expect_revoke(self, timeout=None):
+        frame = self.expect(REVOKE, timeout)
+        return Revoke(frame[2], tags_of(frame[3]), text(frame[4]))
+
+    def expect_quiet(self, timeout=None):
+        frame = self.expect(QUIET, timeout)
+        return Quiet(text(frame[2]), frame[3])

@@ -1,9 +1,17 @@
 """Running the command line in tests: to its end, or in the background."""
 
 import contextlib
+import fcntl
+import http.server
 import json
+import os
+import pty
+import select
+import struct
 import subprocess
+import termios
 import threading
+import time
 
 from harness import BUILD, DEADLINE_S, SANITIZER_WORDS, broker_env
 
@@ -72,3 +80,89 @@ def work(broker, *args, program, name="sub", code=0, **options):
 
 def lines_of(path):
     return path.read_text().splitlines() if path.exists() else []
+
+
+class Api:
+    """Answers as it is told instead of a broker, and keeps what it was asked."""
+
+    def __init__(self):
+        self.requests = []  # (method, path, parsed body or None)
+        self.answers = {}   # "METHOD /path" without the query -> (status, value), or a function
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def answer(self):
+                length = int(self.headers.get("content-length") or 0)
+                body = self.rfile.read(length)
+                outer.requests.append((self.command, self.path, json.loads(body) if body else None))
+                answer = outer.answers.get(f"{self.command} {self.path.split('?')[0]}", (200, {}))
+                status, value = answer() if callable(answer) else answer
+                text = json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_GET = do_POST = do_PATCH = do_DELETE = answer
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.env = {"BELLHOP_URL": f"http://127.0.0.1:{self.server.server_port}"}
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def run(self, *args, code=0, **options):
+        done = alone(*args, env=self.env, **options)
+        assert done.returncode == code, (args, done.returncode, done.stdout, done.stderr)
+        assert not any(word in done.stderr for word in SANITIZER_WORDS), done.stderr
+        return done
+
+    def close(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+class Terminal:
+    """A command on a terminal of its own: what it writes is read as it comes."""
+
+    def __init__(self, *args, env, rows=24, columns=80):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.process = subprocess.Popen([CLI, *args], stdin=slave, stdout=slave, stderr=slave,
+                                        env={**broker_env(), "TERM": "xterm", **env},
+                                        start_new_session=True,
+                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        self.text = ""
+
+    def wait(self, words):
+        """Reads until the words came after what was waited for before; returns what came."""
+        end = time.monotonic() + DEADLINE_S
+        while words not in self.text:
+            left = end - time.monotonic()
+            ready = select.select([self.master], [], [], max(left, 0))[0]
+            assert ready, f"{words!r} did not come: {self.text!r}"
+            self.text += os.read(self.master, 65536).decode()
+        seen, _, self.text = self.text.partition(words)
+        return seen + words
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def end(self, code=0):
+        """Waits for the end; what was not read yet."""
+        assert self.process.wait(DEADLINE_S) == code, self.text
+        while select.select([self.master], [], [], 0)[0]:
+            self.text += os.read(self.master, 65536).decode()
+        return self.text
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(DEADLINE_S)
+        os.close(self.master)
+        os.close(self.slave)

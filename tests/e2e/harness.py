@@ -86,7 +86,8 @@ class Broker:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [str(BUILD / "bellhopd"), "--http", "127.0.0.1:0", "--workers", "127.0.0.1:0",
-                 "--data", str(self.data), *self.args],
+                 "--data", str(self.data), "--restart-grace", "0", "--drain-ms", "1000",
+                 *self.args],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
                 env=broker_env(), cwd=self.directory)
         lines = self._read_greeting()

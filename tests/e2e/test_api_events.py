@@ -1,5 +1,6 @@
 """The JSON API: publishing, listing and following events, dead letters, replays."""
 
+import datetime
 import threading
 import time
 
@@ -71,6 +72,13 @@ def test_batches_are_all_or_none(broker):
     ({"type": "t", "time": "noon"}, "time"), ({"type": "t", "user_metadata": []}, "user_metadata"),
     ({"type": "t", "user_metadata": {"k": "v" * 17000}}, "user_metadata"),
     ({"type": "t", "events": []}, "events"),
+    ({"type": "t", "deliver_at": "noon"}, "deliver_at"), ({"type": "t", "deliver_at": 5}, "deliver_at"),
+    ({"type": "t", "deliver_at": "2099-01-01T00:00:00Z"}, "deliver_at"),
+    ({"type": "t", "deliver_after_ms": -1}, "deliver_after_ms"),
+    ({"type": "t", "deliver_after_ms": 2592000001}, "deliver_after_ms"),
+    ({"type": "t", "deliver_after_ms": 1.5}, "deliver_after_ms"),
+    ({"type": "t", "deliver_after_ms": "5s"}, "deliver_after_ms"),
+    ({"type": "t", "deliver_after_ms": 5, "deliver_at": "2026-01-01T00:00:00Z"}, "deliver_at"),
 ])
 def test_bad_events(broker, fields, place):
     status, code, message = error_of(broker, "POST", "/v1/events", fields)
@@ -78,6 +86,41 @@ def test_bad_events(broker, fields, place):
     assert code in ("invalid_request", "too_large", "parameter_unknown"), code
     assert place in message, message
     assert broker.events() == []
+
+
+def test_an_event_is_held_back(brokers, connect):
+    broker = brokers("--restart-grace", "0")
+    broker.add_subscription()
+    worker = connect(broker)
+    worker.subscribe()
+    began = time.monotonic()
+    seq = broker.publish("later", deliver_after_ms=400)
+    soon = broker.publish("soon")
+    event = broker.ok("GET", f"/v1/events/{seq}")
+    assert event["deliver_at"] > event["received_at"]
+    assert "deliver_at" not in broker.ok("GET", f"/v1/events/{soon}")
+    assert worker.take_one().seq == soon
+    assert worker.take_one().seq == seq
+    assert time.monotonic() - began >= 0.395
+
+
+def test_held_back_at_a_time(broker, connect):
+    """A time that is over is at once; each event of a batch has its own."""
+    broker.add_subscription()
+    in_an_hour = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
+    broker.ok("POST", "/v1/events", {"events": [
+        {"type": "a", "deliver_at": in_an_hour.isoformat(timespec="milliseconds")},
+        {"type": "b", "deliver_at": "2020-01-01T00:00:00Z"}, {"type": "c", "deliver_after_ms": 0},
+        {"type": "d", "deliver_after_ms": 2592000000}]})
+    worker = connect(broker)
+    worker.subscribe()
+    assert [i.type for i in worker.take(2)] == ["b", "c"]
+    worker.settle_down()
+    assert not worker.items
+    wait_for(lambda: broker.subscription()["delayed"] == 2, what="the two that wait")
+    assert [("deliver_at" in e) for e in broker.events()] == [True, False, False, True]
+    shown = datetime.datetime.fromisoformat(broker.events()[0]["deliver_at"].replace("Z", "+00:00"))
+    assert abs((shown - in_an_hour).total_seconds()) < 0.01
 
 
 def test_get_event(broker):
@@ -178,10 +221,10 @@ def test_dead_letters(broker, connect):
     first, second = broker.dead_letters()
     assert first["subscription"] == "sub" and first["seq"] == 1
     assert (first["reason"], first["error"], first["fails"], first["deliveries"]) == (
-        "max_fails", "exit status 1", 1, 1)
+        "max_fails", {"message": "exit status 1"}, 1, 1)
     assert first["event"]["id"] == "one" and first["event"]["body"] == {"n": 1}
     assert first["died_at"].endswith("Z") and "replay" not in first
-    assert (second["reason"], second["error"]) == ("rejected", "no such customer")
+    assert (second["reason"], second["error"]) == ("rejected", {"message": "no such customer"})
     assert broker.subscription()["dead"] == 2
     broker.ok("DELETE", "/v1/subscriptions/sub")
     assert error_of(broker, "GET", "/v1/dead-letters?subscription=sub")[:2] == (404, "not_found")

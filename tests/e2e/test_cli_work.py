@@ -80,7 +80,50 @@ def test_work_until_max_fails(broker):
     broker.publish("a")
     work(broker, "--count", "2", program="exit 1")
     [letter] = cli_json(broker, "dlq", "ls", "sub", "--json")
-    assert letter["reason"] == "max_fails" and letter["error"] == "exit status 1"
+    assert letter["reason"] == "max_fails" and letter["error"]["type"] == "exit status 1"
+
+
+def test_work_tells_the_error_in_parts(broker):
+    sub(broker, max_fails=1)
+    broker.publish("a")
+    work(broker, "--count", "1", program=r"printf 'Traceback:\n\tline 1\nno\033 luck\n\n' >&2; exit 3")
+    [letter] = cli_json(broker, "dlq", "ls", "sub", "--json")
+    assert letter["error"] == {"type": "exit status 3", "message": "no? luck",
+                               "detail": "Traceback:\n\tline 1\nno? luck"}
+    text = cli(broker, "dlq", "show", "sub", "1").stdout
+    assert "error         exit status 3\n" in text and "message       no? luck\n" in text
+    assert "\ndetail of the error:\nTraceback:\n\tline 1\nno? luck\n" in text
+
+
+def test_work_keeps_the_end_of_a_long_stderr(broker):
+    sub(broker, max_fails=1)
+    broker.publish("a")
+    work(broker, "--count", "1", "--quiet", program="seq 1 2000 >&2; exit 3")
+    [letter] = cli_json(broker, "dlq", "ls", "sub", "--json")
+    lines = letter["error"]["detail"].splitlines()
+    assert lines == [str(n) for n in range(2001 - len(lines), 2001)] and len(lines) > 400
+    assert len(letter["error"]["detail"]) <= 2048
+
+
+def test_work_with_a_lease_of_its_own(broker, connect):
+    """It lasts while the worker is stopped and renews nothing; the subscription's would not."""
+    sub(broker, lease_ms=200)
+    broker.publish("a")
+    with running(broker, "work", "sub", "--json", "--count", "1", "--lease", "10m", "--", "sh", "-c",
+                 WAITING) as process:
+        wait_for(lambda: lines_of(broker.directory / "begun"))
+        process.send_signal(signal.SIGSTOP)
+        other = connect(broker)
+        other.subscribe()
+        seq = broker.publish("b")
+        assert other.take_one().seq == seq
+        other.expect_revoke()  # handed out later, run out already
+        assert broker.subscription()["leased"] == 1
+        other.close()
+        process.send_signal(signal.SIGCONT)
+        (broker.directory / "go").touch()
+        [verdict] = [json.loads(line) for line in end_of(process)[0].splitlines()]
+    assert verdict["seq"] == 1 and verdict["attempt"] == 1 and verdict["verdict"] == "ack"
 
 
 def test_work_names_the_signal(broker):
@@ -99,7 +142,7 @@ def test_work_keeps_a_bounded_and_clean_tail(broker):
         out, err = end_of(process)
     assert len(err) > 300000
     error = json.loads(out)["error"]
-    assert error.startswith("exit status 1: xxxx") and len(error) == 512
+    assert error.startswith("exit status 1: xxxx") and len(error) == len("exit status 1: ") + 512
     broker.publish("a")
     with running(broker, "work", "sub", "--count", "2", "--json", "--", "sh", "-c",
                  r"printf 'y\033[31m\377z\n' >&2; exit 65", errors="replace") as process:
@@ -262,20 +305,47 @@ def test_work_idle_ends_on_a_signal(broker):
     assert wait_for(lambda: broker.subscription()["attachments"] == 0)
 
 
+def restart_at(broker, port):
+    broker.args += ["--workers", f"127.0.0.1:{port}", "--restart-grace", "4000"]
+    broker.start()
+    assert broker.workers_port == port
+
+
 def test_work_lives_through_a_broker_that_dies(broker):
+    """What ran while it was away is claimed, and acknowledged once it is back: nothing runs twice."""
+    sub(broker)
+    seqs = broker.publish_many(4)
+    port = broker.workers_port
+    with running(broker, "work", "sub", "--json", "--count", "4", "--", "sh", "-c",
+                 f'[ "$BELLHOP_SEQ" = {seqs[0]} ] || {{ {WAITING}; }}') as process:
+        # Two are handed out at a time: the confirmed ack of the first says on disk who has the second.
+        first = json.loads(process.stdout.readline())
+        wait_for(lambda: lines_of(broker.directory / "begun") == [str(seqs[1])])
+        broker.kill9()
+        assert "disconnected" in process.stderr.readline()
+        (broker.directory / "go").touch()
+        restart_at(broker, port)
+        out, err = end_of(process)
+    verdicts = [first, *(json.loads(line) for line in out.splitlines())]
+    assert [v["verdict"] for v in verdicts] == ["ack"] * 4
+    assert sorted(v["seq"] for v in verdicts) == seqs
+    assert sorted(map(int, lines_of(broker.directory / "begun"))) == seqs[1:]
+    assert "connected again" in err
+    assert idle(broker.subscription())
+
+
+def test_work_without_resume(broker):
     sub(broker)
     seqs = broker.publish_many(3)
     port = broker.workers_port
-    with running(broker, "work", "sub", "--json", "--count", "3", "--", "sh", "-c",
+    with running(broker, "work", "sub", "--json", "--count", "3", "--resume", "0", "--", "sh", "-c",
                  WAITING) as process:
         wait_for(lambda: lines_of(broker.directory / "begun"))
         broker.kill9()
         assert "disconnected" in process.stderr.readline()
         (broker.directory / "go").touch()
         first = json.loads(process.stdout.readline())
-        broker.args += ["--workers", f"127.0.0.1:{port}"]
-        broker.start()
-        assert broker.workers_port == port
+        restart_at(broker, port)
         out, err = end_of(process)
     # Nobody was there to confirm the first ack, so it does not count and the event came again.
     assert first["verdict"] == "unconfirmed" and first["seq"] == seqs[0]

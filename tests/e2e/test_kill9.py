@@ -97,7 +97,8 @@ def protocol_producer(port, history, stop, names):
                     ids = [next(names) for _ in range(16)]
                     rid = next(client.rids)
                     in_flight[rid] = ids
-                    client.send(bhp.PUBLISH, rid, [["t", "", i, "", "", 0, b"x" * 100] for i in ids])
+                    rows = [["t", "", i, "", "", 0, 0, b"x" * 100] for i in ids]
+                    client.send(bhp.PUBLISH, rid, rows)
                 rid = min(in_flight)
                 frame = client.answer(rid)
                 ids = in_flight.pop(rid)

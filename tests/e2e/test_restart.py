@@ -132,7 +132,7 @@ def test_retries_keep_their_fails_and_their_time(broker, connect, how):
     assert (item.seq, item.fails) == (1, 1)
     client.nack([item], FAIL, error="second error")
     dead = broker.dead_letters()
-    assert (dead[0]["fails"], dead[0]["error"]) == (2, "second error")
+    assert (dead[0]["fails"], dead[0]["error"]) == (2, {"message": "second error"})
 
 
 def test_a_far_delay(broker, connect, how):
@@ -149,7 +149,8 @@ def test_a_far_delay(broker, connect, how):
     client.settle_down()
     assert not client.items
     got = broker.subscription()
-    assert (got["delayed"], got["floor"], got["why_idle"]) == (1, 1, "backoff")
+    # It waits on disk, with a copy of the event: the position goes past it.
+    assert (got["delayed"], got["floor"], got["why_idle"]) == (1, 4, "backoff")
 
 
 def test_dead_letters(broker, connect, how):
@@ -160,7 +161,7 @@ def test_dead_letters(broker, connect, how):
     client.nack([client.take_one()], REJECT, error="never")
     before = broker.dead_letters()
     again(broker, how)
-    assert broker.dead_letters() == before and before[0]["error"] == "never"
+    assert broker.dead_letters() == before and before[0]["error"] == {"message": "never"}
     assert broker.subscription()["dead"] == 1
     client = connect(broker)
     client.subscribe()

@@ -18,20 +18,23 @@ MUTATIONS = int(os.environ.get("BELLHOP_TEST_MUTATIONS", "200"))
 
 CREATE = {"filter": {"types": ["a.*"], "sources": ["s"]}, "lease_ms": 5000, "max_fails": 3,
           "backoff": {"min_ms": 5, "max_ms": 50, "factor": 1.5}, "start": {"time_ms": 1}}
-EVENT = ["a.b", "subject", "id-1", "text/plain", '{"k":1}', 1700000000000, b"body"]
+EVENT = ["a.b", "subject", "id-1", "text/plain", '{"k":1}', 1700000000000, 0, b"body"]
 HELLO_FIELDS = {"min": 1, "max": 1, "name": "t", "version": "0", "heartbeat_ms": 5000,
                 "features": ["x"]}
 # One of each frame that a client may send, in an order that makes sense.
 CONVERSATION = [
     [bhp.HELLO, 1, HELLO_FIELDS],
     [bhp.AUTH, 2, "none", "key", b"proof"],
-    [bhp.SUBSCRIBE, 3, 1, "made", 10, 100000, {"concurrency": 2, "create": CREATE}],
+    [bhp.SUBSCRIBE, 3, 1, "made", 10, 100000, 
+     {"concurrency": 2, "lease_ms": 4000, "create": bhp.json_text(CREATE), "claims": [1, 1, 0]}],
     [bhp.PUBLISH, 4, [EVENT, EVENT[:2] + [""] + EVENT[3:]]],
     [bhp.WINDOW, 5, 1, 20, 200000],
     [bhp.ACK, 6, 1, [1, 1], True],
     [bhp.NACK, 7, 1, [2, 2], 1, None, "error", True],
     [bhp.EXTEND, 8, 1, [1, 2], 1000, True],
     [bhp.REPLAY, 9, "made", {"from_seq": 1, "to_seq": 1, "from_time_ms": 0, "to_time_ms": 0}],
+    [bhp.REDRIVE, 13, "made", {"seq": 1, "filter": '{"types":["a.*"]}', "rate": 10}],
+    [bhp.STATE, 14, 1, True],
     [bhp.PING, 10],
     [bhp.PONG, 0],
     [bhp.UNSUBSCRIBE, 11, 1],
@@ -135,10 +138,8 @@ def test_wrong_types_in_each_field(broker, connect, frame):
 
 
 @pytest.mark.parametrize("frame,path", [
-    (CONVERSATION[2], (6,)), (CONVERSATION[2], (6, "create")),
-    (CONVERSATION[2], (6, "create", "filter")), (CONVERSATION[2], (6, "create", "backoff")),
-    (CONVERSATION[2], (6, "create", "start")), (CONVERSATION[3], (2, 0)),
-    (CONVERSATION[8], (3,)), (CONVERSATION[0], (2,)),
+    (CONVERSATION[2], (6,)), (CONVERSATION[2], (6, "claims")), (CONVERSATION[3], (2, 0)),
+    (CONVERSATION[8], (3,)), (CONVERSATION[9], (3,)), (CONVERSATION[0], (2,)),
 ], ids=lambda v: "-".join(map(str, v)) if isinstance(v, tuple) else f"op{v[0]}")
 def test_wrong_types_inside(broker, connect, frame, path):
     for wrong in WRONG:
@@ -154,6 +155,20 @@ def test_wrong_types_inside(broker, connect, frame, path):
             inner[key] = wrong
             hello = frame[0] != bhp.HELLO
             speak(broker, (b"" if hello else bhp.GREETING) + bhp.encode(*changed), hello, whole=True)
+    still_serves(broker, connect)
+
+
+def test_wrong_policies_are_refused_and_not_fatal(broker, connect):
+    client = connect(broker)
+    wrong = (None, True, -1, 2**64, 1.5, 1e999, "text", [], {}, [None], {"a": 1}, "x" * 3000)
+    texts = [bhp.json_text({**CREATE, key: value}) for key in CREATE for value in wrong]
+    texts += ["", "{", "[]", "5", "nul", "{}x", '{"start":}', "[" * 30000, b"\xff\xfe", b"{\x00}"]
+    for create in texts:
+        answer = client.request(bhp.SUBSCRIBE, 1, "made", 1, 1, {"create": create})
+        if answer[0] == bhp.SUBSCRIBED:
+            client.request(bhp.UNSUBSCRIBE, 1, want=bhp.OK)
+        else:
+            assert answer[0] == bhp.ERR and not client.as_err(answer).fatal, (create, answer)
     still_serves(broker, connect)
 
 

@@ -75,7 +75,7 @@ def test_handshake_has_a_deadline(broker, connect):
 
 def test_unknown_ops_are_answered(broker, connect):
     client = connect(broker)
-    for op in (11, 12, 70, 72, 76, 99, 4000):
+    for op in (12, 17, 63, 75, 79, 99, 4000):
         error = client.error_of(op, "whatever", {"a": [1]})
         assert (error.number, error.word, error.fatal) == (103, "unsupported_op", False), op
     client.ping()
@@ -110,9 +110,10 @@ def test_subscribe_creates(broker, connect):
     assert said["created"] is True and said["lease_ms"] == 5000 and said["backlog"] == 0
     got = broker.subscription("made")
     assert got["filter"] == create["filter"] and got["max_fails"] == 3
-    assert got["backoff"] == create["backoff"] and got["attachments"] == 1
+    assert got["backoff"] == {**create["backoff"], "jitter": 0.1} and got["attachments"] == 1
     assert client.subscribe("made", sub=2, create=create)["created"] is False
-    frame = client.request(bhp.SUBSCRIBE, 3, "made", 1, 1, {"create": {**create, "max_fails": 4}})
+    frame = client.request(bhp.SUBSCRIBE, 3, "made", 1, 1,
+                           {"create": bhp.json_text({**create, "max_fails": 4})})
     assert frame[2:4] == [303, "policy_mismatch"]
     assert broker.subscription("made")["max_fails"] == 3
 
@@ -134,10 +135,11 @@ def test_subscribe_errors(broker, connect):
     client.subscribe()
     assert client.error_of(bhp.SUBSCRIBE, 1, "sub", 1, 1, {})[:2] == (302, "already_exists")
     for bad in ("", "a b", "-a", "x" * 65):
-        error = client.error_of(bhp.SUBSCRIBE, 5, bad, 1, 1, {"create": {}})
+        error = client.error_of(bhp.SUBSCRIBE, 5, bad, 1, 1, {"create": "{}"})
         assert error.number in (301, 401), bad
-    assert client.error_of(bhp.SUBSCRIBE, 6, "sub", 16385, 1, {}).number in (401, 404)
-    assert client.error_of(bhp.SUBSCRIBE, 7, "x", 1, 1, {"create": {"lease_ms": 5}}).number == 401
+    assert client.error_of(bhp.SUBSCRIBE, 6, "sub", 16385, 1, {})[:2] == (407, "window_too_large")
+    short = {"create": bhp.json_text({"lease_ms": 5})}
+    assert client.error_of(bhp.SUBSCRIBE, 7, "x", 1, 1, short)[:2] == (406, "bad_policy")
     for sub in range(2, 65):
         client.subscribe(sub=sub)
     assert client.error_of(bhp.SUBSCRIBE, 65, "sub", 1, 1, {})[:2] == (404, "limit_exceeded")
@@ -147,7 +149,8 @@ def test_subscribe_errors(broker, connect):
 def test_every_request_is_answered_however_fast_they_come(broker, connect):
     """Requests that arrive in one piece, the later ones undoing the earlier."""
     client = connect(broker)
-    frames = [(bhp.SUBSCRIBE, 901, 5, "made", 10, 1000, {"create": {}}), (bhp.WINDOW, 902, 5, 1, 1),
+    frames = [(bhp.SUBSCRIBE, 901, 5, "made", 10, 1000, {"create": "{}"}),
+              (bhp.WINDOW, 902, 5, 1, 1),
               (bhp.UNSUBSCRIBE, 903, 5), (bhp.SUBSCRIBE, 904, 5, "made", 10, 1000, {}),
               (bhp.UNSUBSCRIBE, 905, 5), (bhp.PING, 906)]
     client.send_bytes(b"".join(bhp.encode(*f) for f in frames))
@@ -243,7 +246,7 @@ def test_window_zero_pauses(broker, connect):
     client.send(bhp.WINDOW, 0, 1, 5, 1 << 20)
     assert len(client.take(3)) == 3
     assert client.error_of(bhp.WINDOW, 9, 1, 1).number == 301
-    assert client.error_of(bhp.WINDOW, 1, 16385, 1).number in (401, 404)
+    assert client.error_of(bhp.WINDOW, 1, 16385, 1)[:2] == (407, "window_too_large")
 
 
 def test_window_in_bytes(broker, connect):
@@ -402,10 +405,10 @@ def test_nack_values_that_cannot_be(broker, connect):
     client = connect(broker)
     client.subscribe()
     tag = client.take_one().tag
-    assert client.error_of(bhp.NACK, 1, [tag, tag], FAIL, None, "e" * 2049, True).number in (401,
-                                                                                         403)
-    frame = client.request(bhp.NACK, 1, [tag, tag], 3, None, "", True)
-    assert frame[0] == bhp.ERR and frame[2] in (101, 401)
+    assert client.error_of(bhp.NACK, 1, [tag, tag], FAIL, None, "e" * 513, True)[:2] == (
+        403, "too_large")
+    frame = client.request(bhp.NACK, 1, [tag, tag], 4, None, "", True)
+    assert frame[2:4] == [401, "invalid_request"]
 
 
 def test_max_fails_leads_to_the_dead_letters(broker, connect):
@@ -418,7 +421,7 @@ def test_max_fails_leads_to_the_dead_letters(broker, connect):
     dead = broker.dead_letters()
     assert len(dead) == 1
     assert (dead[0]["seq"], dead[0]["reason"], dead[0]["fails"], dead[0]["deliveries"],
-            dead[0]["error"]) == (1, "max_fails", 3, 3, "error 2")
+            dead[0]["error"]) == (1, "max_fails", 3, 3, {"message": "error 2"})
     client.settle_down()
     assert not client.items
     got = broker.subscription()
@@ -453,7 +456,7 @@ def test_publish_batches_and_duplicates(broker, connect):
 
 def test_publish_limits(broker, connect):
     client = connect(broker)
-    row = ["t", "", "", "", "", 0, b""]
+    row = ["t", "", "", "", "", 0, 0, b""]
 
     def refused(*rows):
         frame = client.request(bhp.PUBLISH, list(rows))
@@ -474,7 +477,7 @@ def test_publish_limits(broker, connect):
 def test_publish_pipelined(broker, connect):
     client = connect(broker)
     for rid in range(1000, 1100):
-        client.send(bhp.PUBLISH, rid, [["t", "", "", "", "", 0, b"x"]] * 3)
+        client.send(bhp.PUBLISH, rid, [["t", "", "", "", "", 0, 0, b"x"]] * 3)
     seqs = [s for rid in range(1000, 1100) for s in client.answer(rid, bhp.PUBLISHED)[2]]
     assert seqs == list(range(1, 301))
 
@@ -543,9 +546,9 @@ def test_closed_connections_are_noticed(broker):
 def test_what_was_asked_before_the_end_is_answered(broker, connect, last):
     """A publisher that says goodbye in the same breath still learns what became of its events."""
     client = connect(broker)
-    event = ["a.b", "", "", "", "", 0, b"body"]
+    event = ["a.b", "", "", "", "", 0, 0, b"body"]
     burst = [bhp.encode(bhp.PUBLISH, 901, [event, event]),
-             bhp.encode(bhp.SUBSCRIBE, 902, 5, "made", 10, 1000, {"create": {}})]
+             bhp.encode(bhp.SUBSCRIBE, 902, 5, "made", 10, 1000, {"create": "{}"})]
     if last == "close":
         burst.append(bhp.encode(bhp.CLOSE, 0))
     client.send_bytes(b"".join(burst))

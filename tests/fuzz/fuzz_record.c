@@ -1,24 +1,62 @@
 /* Decodes arbitrary bytes as every record. The first byte of the input picks the decoder (low
  * bits) and, by its high bit, whether the CRC is put right first, so that the fields behind it are
- * reached. What decodes must encode to a value that decodes again. */
+ * reached. What decodes is encoded again: to the same bytes when they are of the newest version
+ * (there is one way to write a record), and in any case to bytes that mean the same. Only what is
+ * within the limits, as encoders CHECK them and decoders do not. */
 #include <stdlib.h>
 
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "proto/limits.h"
 #include "storage/record.h"
 
-#define DECODERS  9
-#define FIX_CRC   0x80
-#define CRC_BYTES 4
+#define FIX_CRC    0x80
+#define CRC_BYTES  4
+#define VERSION_AT 4
 
-static void touch(struct slice s) {
-    if (s.len > 0) CHECK(s.data[0] + s.data[s.len - 1] < 511);
+/* Decodes value and encodes what it means; an empty slice: it does not decode, or is not within the
+ * limits. */
+typedef struct slice again_fn(struct arena *a, struct slice value);
+
+static const struct slice nothing;
+
+static bool event_fits(const struct event *e) {
+    return e->source.len <= LIMIT_NAME_BYTES && e->id.len <= LIMIT_EVENT_ID_BYTES &&
+           e->type.len <= LIMIT_EVENT_TYPE_BYTES && e->subject.len <= LIMIT_EVENT_SUBJECT_BYTES &&
+           e->content_type.len <= LIMIT_EVENT_CONTENT_TYPE_BYTES &&
+           e->metadata.len <= LIMIT_EVENT_METADATA_BYTES &&
+           e->headers.len <= LIMIT_EVENT_HEADERS_BYTES && e->body.len <= LIMIT_BODY_BYTES_HIGHEST;
 }
 
-static void touch_event(const struct event *e) {
-    struct slice all[] = {e->source,       e->id,       e->type,    e->subject,
-                          e->content_type, e->metadata, e->headers, e->body};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) touch(all[i]);
+static bool failure_fits(const struct record_failure *f) {
+    return f->type.len <= LIMIT_ERROR_TYPE_BYTES && f->message.len <= LIMIT_ERROR_MESSAGE_BYTES &&
+           f->detail.len <= LIMIT_ERROR_DETAIL_BYTES;
+}
+
+static struct slice event(struct arena *a, struct slice value) {
+    struct event e;
+    if (!record_event_decode(1, value, &e)) return nothing;
+    return event_fits(&e) ? record_event_encode(a, &e, NULL) : nothing;
+}
+
+static struct slice dead(struct arena *a, struct slice value) {
+    struct record_dead r;
+    if (!record_dead_decode(value, &r)) return nothing;
+    bool fits =
+        event_fits(&r.event) && failure_fits(&r.failure) && r.reason.len <= strlen("max_fails");
+    return fits ? record_dead_encode(a, &r) : nothing;
+}
+
+static struct slice due(struct arena *a, struct slice value) {
+    struct record_due r;
+    if (!record_due_decode(value, &r)) return nothing;
+    return event_fits(&r.event) && failure_fits(&r.failure) ? record_due_encode(a, &r) : nothing;
+}
+
+static struct slice retry(struct arena *a, struct slice value) {
+    struct record_retry r;
+    if (!record_retry_decode(value, &r)) return nothing;
+    return failure_fits(&r.failure) ? record_retry_encode(a, &r) : nothing;
 }
 
 static uint64_t next_seq(void *ctx) {
@@ -27,71 +65,50 @@ static uint64_t next_seq(void *ctx) {
     return seq;
 }
 
-static void position(struct arena *a, struct slice value) {
-    struct record_position p, again;
-    if (!record_position_decode(value, &p)) return;
+static struct slice position(struct arena *a, struct slice value) {
+    struct record_position p;
+    if (!record_position_decode(value, &p)) return nothing;
     struct record_position copy = p;
     struct slice encoded = record_position_encode(a, &copy, next_seq, &p);
-    CHECK(slice_eq(encoded, value)); /* there is one way to write it */
-    CHECK(record_position_decode(encoded, &again));
     CHECK(!record_position_next(&p, &(uint64_t){0}));
+    return encoded;
 }
 
-static void ids(struct slice value) {
+static struct slice ids(struct arena *a, struct slice value) {
     struct record_ids r;
-    uint64_t sum = 0;
-    if (!record_ids_decode(value, &r)) return;
-    for (uint32_t i = 0; i < r.count; i++) sum ^= record_ids_at(&r, i);
-    touch(slice_of(&sum, sizeof sum));
+    if (!record_ids_decode(value, &r)) return nothing;
+    uint64_t *fingerprints = arena_alloc(a, (size_t)r.count * sizeof *fingerprints);
+    for (uint32_t i = 0; i < r.count; i++) fingerprints[i] = record_ids_at(&r, i);
+    return record_ids_encode(a, r.received_at_ms, fingerprints, r.count);
 }
 
-static void subscription(struct arena *a, struct slice value) {
+static struct slice subscription(struct arena *a, struct slice value) {
     struct record_subscription r;
-    if (!record_subscription_decode(a, value, &r)) return;
-    touch(r.name);
-    for (uint32_t i = 0; i < r.types_count; i++) touch(r.types[i]);
-    for (uint32_t i = 0; i < r.sources_count; i++) touch(r.sources[i]);
+    if (!record_subscription_decode(a, value, &r)) return nothing;
+    bool fits = r.name.len <= LIMIT_NAME_BYTES && r.order_key.len <= LIMIT_ORDER_KEY_BYTES;
+    return fits ? record_subscription_encode(a, &r) : nothing;
 }
 
-static void decode(struct arena *a, unsigned which, struct slice value) {
-    struct event event;
-    struct record_dead dead;
-    struct record_retry retry;
-    struct record_replay replay;
-    struct slice bytes;
-    uint64_t n;
-    switch (which) {
-    case 0:
-        if (record_event_decode(1, value, &event)) touch_event(&event);
-        break;
-    case 1:
-        if (record_dead_decode(value, &dead)) {
-            touch(dead.reason);
-            touch(dead.error);
-            touch_event(&dead.event);
-        }
-        break;
-    case 2: position(a, value); break;
-    case 3: ids(value); break;
-    case 4: subscription(a, value); break;
-    case 5:
-        if (record_retry_decode(value, &retry)) touch(retry.error);
-        break;
-    case 6:
-        if (record_replay_decode(value, &replay)) {
-            CHECK(slice_eq(record_replay_encode(a, &replay), value));
-        }
-        break;
-    case 7:
-        if (record_u64_decode(value, &n)) CHECK(slice_eq(record_u64_encode(a, n), value));
-        break;
-    case 8:
-        if (record_config_decode(value, &bytes)) {
-            CHECK(slice_eq(record_config_encode(a, bytes), value));
-        }
-        break;
-    }
+static struct slice task(struct arena *a, struct slice value) {
+    struct record_task r;
+    if (!record_task_decode(value, &r)) return nothing;
+    return r.filter.len <= LIMIT_FILTER_BYTES ? record_task_encode(a, &r) : nothing;
 }
+
+static struct slice number(struct arena *a, struct slice value) {
+    uint64_t n;
+    return record_u64_decode(value, &n) ? record_u64_encode(a, n) : nothing;
+}
+
+static struct slice config(struct arena *a, struct slice value) {
+    struct slice bytes;
+    return record_config_decode(value, &bytes) ? record_config_encode(a, bytes) : nothing;
+}
+
+/* The seeds in the corpus count on the order. */
+static again_fn *const records[] = {event, dead, position, ids,    subscription,
+                                    retry, task, number,   config, due};
+#define RECORDS (sizeof records / sizeof records[0])
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -100,15 +117,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size == 0) return 0;
     /* Of exactly the size, so that a read beyond it is seen. */
     size_t len = size - 1;
-    uint8_t *value = mem_alloc(len);
-    memcpy(value, data + 1, len);
+    uint8_t *bytes = mem_alloc(len);
+    memcpy(bytes, data + 1, len);
     if ((data[0] & FIX_CRC) != 0 && len > CRC_BYTES) {
-        uint32_t crc = crc32c(value + CRC_BYTES, len - CRC_BYTES);
-        for (int i = 0; i < CRC_BYTES; i++) value[i] = (uint8_t)(crc >> 8 * i);
+        uint32_t crc = crc32c(bytes + CRC_BYTES, len - CRC_BYTES);
+        for (int i = 0; i < CRC_BYTES; i++) bytes[i] = (uint8_t)(crc >> 8 * i);
     }
     arena_init(&arena);
-    decode(&arena, data[0] % DECODERS, slice_of(value, len));
+    again_fn *again = records[(data[0] & ~FIX_CRC) % RECORDS];
+    struct slice encoded = again(&arena, slice_of(bytes, len));
+    if (encoded.len > 0) {
+        bool newest = encoded.data[VERSION_AT] == bytes[VERSION_AT];
+        CHECK(!newest || slice_eq(encoded, slice_of(bytes, len)));
+        CHECK(slice_eq(again(&arena, encoded), encoded));
+    }
     arena_free(&arena);
-    free(value);
+    free(bytes);
     return 0;
 }

@@ -18,14 +18,16 @@ MAY_INCLUDE = {
     "proto/": ("base/",),
     "storage/": ("base/", "proto/limits.h", "proto/err.h"),
     "broker/engine/": ("base/", "storage/store.h", "storage/batch.h", "storage/record.h",
-                       "proto/limits.h", "proto/err.h"),
+                       "proto/limits.h", "proto/err.h", "broker/json/walk.h"),
     "broker/net/": ("base/", "proto/limits.h", "proto/err.h"),
     "broker/http/": ("base/", "proto/limits.h", "proto/err.h", "broker/net/"),
     "broker/json/": ("base/", "proto/limits.h", "proto/err.h"),
     "broker/ingest/": (*BROKER_ROOM, "broker/http/server.h", "broker/net/loop.h"),
-    "broker/workers/": (*BROKER_ROOM, "broker/net/"),
+    "broker/fields/": BROKER_ROOM,
+    "broker/workers/": (*BROKER_ROOM, "broker/net/", "broker/fields/"),
     "broker/admin/": (*BROKER_ROOM, "broker/http/server.h", "broker/net/loop.h",
-                      "broker/ingest/", "broker/workers/workers.h"),
+                      "broker/fields/", "broker/ingest/", "broker/workers/workers.h",
+                      "broker/engine/filter.h"),
     "broker/": ("base/", "proto/", "storage/", "broker/"),
     "clients/c/": ("base/", "proto/"),
     "clients/cli/": ("base/", "proto/", "clients/c/bellhop.h"),
@@ -40,7 +42,7 @@ LIBRARY = [
     (re.compile(r"msgpack(\.h$|/)"), ("proto/frame", "tests/")),
     (re.compile(r"llhttp\.h$"), ("broker/http/",)),
     (re.compile(r"yajl/"), ("broker/json/",)),
-    (re.compile(r"jansson\.h$"), ("broker/admin/", "clients/cli/", "tests/")),
+    (re.compile(r"jansson\.h$"), ("broker/fields/", "broker/admin/", "clients/cli/", "tests/")),
     (re.compile(r"curl/"), ("clients/cli/",)),
     (re.compile(r"cyaml/"), ("broker/config", "broker/main")),
 ]
@@ -110,7 +112,7 @@ def links(root):
     cmake = Path(root) / "CMakeLists.txt"
     if not cmake.exists():
         return
-    allowed = {"engine": {"record_and_memory", "base"}, "base": set(),
+    allowed = {"engine": {"record_and_memory", "json", "base"}, "base": set(),
                "net": {"base", "PkgConfig::UV", "PkgConfig::SSL", "PkgConfig::OPENSSL"},
                "http": {"net", "base", "llhttp", "proto", "PkgConfig::CURL"},
                "record_and_memory": {"base"}}

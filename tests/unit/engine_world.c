@@ -3,6 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Far more than any test needs for one moment: an engine that wants turn after turn and gets
+ * nowhere fails instead of hanging. */
+#define TURNS_MAX 100000
+
 static void on_durable(void *ctx, struct batch *batch);
 
 static void open_engine(struct world *w) {
@@ -61,13 +65,14 @@ static void line(struct world *w, const struct effect *f) {
     case EFFECT_ATTACHED:
         buf_printf(b, "attached %llu backlog %llu", (unsigned long long)f->u.attached.attachment,
                    (unsigned long long)f->u.attached.backlog);
+        if (f->u.attached.resumed > 0) buf_printf(b, " resumed %u", f->u.attached.resumed);
         break;
     case EFFECT_DELIVER:
-        buf_printf(b, "%llu < tag %llu seq %llu %.*s fails %u deliveries %u%s",
+        buf_printf(b, "%llu < tag %llu seq %llu %.*s fails %u deliveries %u%s%s",
                    (unsigned long long)f->u.deliver.attachment,
                    (unsigned long long)f->u.deliver.tag, (unsigned long long)f->u.deliver.event.seq,
                    SLICE_ARG(f->u.deliver.event.type), f->u.deliver.fails, f->u.deliver.deliveries,
-                   f->u.deliver.replay ? " replay" : "");
+                   f->u.deliver.replay ? " replay" : "", f->u.deliver.redrive ? " redrive" : "");
         break;
     case EFFECT_SETTLED:
         buf_printf(b, "%llu settled", (unsigned long long)f->u.settled.attachment);
@@ -76,8 +81,14 @@ static void line(struct world *w, const struct effect *f) {
         line_ranges(b, "stale", f->u.settled.stale, f->u.settled.stale_count);
         break;
     case EFFECT_REVOKED:
-        buf_printf(b, "%llu revoked tag %llu", (unsigned long long)f->u.revoked.attachment,
-                   (unsigned long long)f->u.revoked.tag);
+        buf_printf(b, "%llu revoked tag %llu %s", (unsigned long long)f->u.revoked.attachment,
+                   (unsigned long long)f->u.revoked.tag, f->u.revoked.reason);
+        break;
+    case EFFECT_LEASE_SOON:
+        buf_printf(b, "%llu lease of tag %llu ends in %llu",
+                   (unsigned long long)f->u.lease_soon.attachment,
+                   (unsigned long long)f->u.lease_soon.tag,
+                   (unsigned long long)f->u.lease_soon.remaining_ms);
         break;
     case EFFECT_ENDED:
         buf_printf(b, "%llu ended", (unsigned long long)f->u.ended.attachment);
@@ -98,6 +109,7 @@ static void on_durable(void *ctx, struct batch *batch) {
         }
         if (w->on_effect != NULL) w->on_effect(w->on_effect_ctx, f);
     }
+    if (w->on_batch != NULL) w->on_batch(w->on_effect_ctx, batch);
     engine_turn_done(w->engine, turn);
 }
 
@@ -106,7 +118,9 @@ void world_step(struct world *w, const struct command *c) {
 }
 
 void world_turn(struct world *w) {
+    int turns = 0;
     do {
+        CHECK(++turns <= TURNS_MAX);
         struct engine_turn *turn = engine_end_turn(w->engine, w->time);
         if (turn != NULL) {
             int err = store_submit(w->store, &turn->batch);
@@ -132,35 +146,36 @@ void world_expect(struct world *w, const char *expected) {
     buf_clear(&w->log);
 }
 
-static void run(struct world *w, const struct command *c) {
+void world_run(struct world *w, const struct command *c) {
     world_step(w, c);
     world_turn(w);
 }
 
 void world_publish(struct world *w, const char *type, const char *id) {
-    struct event event = {.project = PROJECT_DEFAULT,
-                          .type = slice_str(type),
-                          .id = slice_str(id),
-                          .body = slice_str("{}")};
+    struct event event = {.type = slice_str(type), .id = slice_str(id), .body = slice_str("{}")};
+    world_event(w, &event);
+}
+
+void world_event(struct world *w, const struct event *event) {
     struct command c = {.kind = COMMAND_PUBLISH};
-    c.u.publish.events = &event;
+    c.u.publish.events = event;
     c.u.publish.count = 1;
     c.u.publish.project = PROJECT_DEFAULT;
-    run(w, &c);
+    world_run(w, &c);
 }
 
 void world_create(struct world *w, const char *name, const char *type, const struct policy *policy,
                   enum start_kind start) {
-    struct slice types[1] = {slice_str(type == NULL ? "" : type)};
+    char filter[256];
     struct command c = {.kind = COMMAND_SUBSCRIPTION_CREATE};
     c.u.create.name = slice_str(name);
     c.u.create.policy = policy == NULL ? policy_default() : *policy;
     if (type != NULL) {
-        c.u.create.policy.filter.types = types;
-        c.u.create.policy.filter.types_count = 1;
+        snprintf(filter, sizeof filter, "{\"types\":[\"%s\"]}", type);
+        c.u.create.policy.filter = slice_str(filter);
     }
     c.u.create.start = start;
-    run(w, &c);
+    world_run(w, &c);
 }
 
 void world_attach(struct world *w, uint64_t attachment, const char *name, uint64_t window,
@@ -171,14 +186,14 @@ void world_attach(struct world *w, uint64_t attachment, const char *name, uint64
     c.u.attach.window_events = window;
     c.u.attach.window_bytes = 1 << 20;
     c.u.attach.concurrency = concurrency;
-    run(w, &c);
+    world_run(w, &c);
 }
 
 void world_detach(struct world *w, uint64_t attachment, enum detach_kind how) {
     struct command c = {.kind = COMMAND_DETACH};
     c.u.detach.attachment = attachment;
     c.u.detach.how = how;
-    run(w, &c);
+    world_run(w, &c);
 }
 
 void world_window(struct world *w, uint64_t attachment, uint64_t events) {
@@ -186,7 +201,7 @@ void world_window(struct world *w, uint64_t attachment, uint64_t events) {
     c.u.window.attachment = attachment;
     c.u.window.events = events;
     c.u.window.bytes = 1 << 20;
-    run(w, &c);
+    world_run(w, &c);
 }
 
 void world_settle(struct world *w, enum command_kind kind, uint64_t attachment, uint64_t lo,
@@ -197,7 +212,7 @@ void world_settle(struct world *w, enum command_kind kind, uint64_t attachment, 
     c.u.settle.ranges = &range;
     c.u.settle.count = 1;
     c.u.settle.confirm = confirm;
-    run(w, &c);
+    world_run(w, &c);
 }
 
 void world_nack(struct world *w, uint64_t attachment, uint64_t tag, enum nack_kind kind,
@@ -209,24 +224,174 @@ void world_nack(struct world *w, uint64_t attachment, uint64_t tag, enum nack_ki
     c.u.settle.count = 1;
     c.u.settle.kind = kind;
     c.u.settle.delay_ms = delay_ms;
-    c.u.settle.error = slice_str(error);
-    run(w, &c);
+    c.u.settle.failure.message = slice_str(error);
+    world_run(w, &c);
 }
 
-void world_replay(struct world *w, const char *name, uint64_t from, uint64_t to) {
-    struct command c = {.kind = COMMAND_REPLAY_CREATE};
-    c.u.replay.name = slice_str(name);
-    c.u.replay.from_seq = from;
-    c.u.replay.to_seq = to;
-    run(w, &c);
+void world_task(struct world *w, enum task_kind kind, const char *name, uint64_t from, uint64_t to,
+                uint32_t rate_per_s, const char *filter) {
+    struct command c = {.kind = COMMAND_TASK_CREATE};
+    c.u.task.kind = kind;
+    c.u.task.name = slice_str(name);
+    c.u.task.from_seq = from;
+    c.u.task.to_seq = to;
+    c.u.task.rate_per_s = rate_per_s;
+    c.u.task.filter = slice_str(filter);
+    world_run(w, &c);
 }
 
 void world_show(struct world *w, const char *name) {
     struct subscription_info s;
     bool found = engine_subscription_get(w->engine, slice_str(name), &s);
     CHECK(found);
-    buf_printf(&w->log,
-               "%s: floor %llu next %llu ready %u leased %u delayed %u dead %llu idle %s\n", name,
-               (unsigned long long)s.floor, (unsigned long long)s.next, s.ready, s.leased,
-               s.delayed, (unsigned long long)s.dead_total, why_idle_name(s.why_idle));
+    buf_printf(
+        &w->log, "%s: floor %llu next %llu ready %u leased %u delayed %llu dead %llu idle %s", name,
+        (unsigned long long)s.floor, (unsigned long long)s.next, s.ready, s.leased,
+        (unsigned long long)s.delayed, (unsigned long long)s.dead, why_idle_name(s.why_idle));
+    if (s.blocked > 0) buf_printf(&w->log, " blocked %u", s.blocked);
+    if (s.expired_total > 0) {
+        buf_printf(&w->log, " expired %llu", (unsigned long long)s.expired_total);
+    }
+    buf_append_byte(&w->log, '\n');
+    store_end_reads(w->store);
+}
+
+void world_show_task(struct world *w, uint32_t id) {
+    struct task_info t;
+    bool found = engine_task_get(w->engine, id, &t);
+    CHECK(found);
+    buf_printf(&w->log, "%s %u: %s %llu-%llu next %llu matched %llu acked %llu expired %llu\n",
+               task_kind_name(t.kind), id,
+               t.finished_at_ms == 0 ? "running"
+               : t.cancelled         ? "cancelled"
+                                     : "finished",
+               (unsigned long long)t.from, (unsigned long long)t.to, (unsigned long long)t.next,
+               (unsigned long long)t.matched, (unsigned long long)t.acked_total,
+               (unsigned long long)t.expired);
+}
+
+void world_note(struct world *w, const char *text) {
+    buf_printf(&w->log, "-- %s\n", text);
+}
+
+struct command attach_command(uint64_t attachment, const char *name, uint64_t window,
+                              uint32_t concurrency) {
+    struct command c = {.kind = COMMAND_ATTACH};
+    c.u.attach.attachment = attachment;
+    c.u.attach.name = slice_str(name);
+    c.u.attach.window_events = window;
+    c.u.attach.window_bytes = 1 << 20;
+    c.u.attach.concurrency = concurrency;
+    return c;
+}
+
+void world_publish_many(struct world *w, const char *type, int count) {
+    struct event events[LIMIT_PUBLISH_EVENTS];
+    struct command c = {.kind = COMMAND_PUBLISH};
+    for (int i = 0; i < count; i++) {
+        events[i] = (struct event){.type = slice_str(type), .body = slice_str("{}")};
+    }
+    c.u.publish.events = events;
+    c.u.publish.count = (size_t)count;
+    c.u.publish.project = PROJECT_DEFAULT;
+    world_run(w, &c);
+}
+
+void world_publish_due(struct world *w, const char *type, const char *subject, uint64_t in_ms) {
+    struct event event = {
+        .type = slice_str(type), .subject = slice_str(subject), .body = slice_str("{}")};
+    if (in_ms > 0) event.deliver_at_ms = w->time.wall_ms + in_ms;
+    world_event(w, &event);
+}
+
+void world_keep(struct world *w, uint64_t attachment, uint32_t grace_ms) {
+    struct command c = {.kind = COMMAND_DETACH};
+    c.u.detach.attachment = attachment;
+    c.u.detach.how = DETACH_KEEP;
+    c.u.detach.grace_ms = grace_ms;
+    world_run(w, &c);
+}
+
+void world_extend(struct world *w, uint64_t attachment, uint64_t lo, uint64_t hi,
+                  uint64_t lease_ms) {
+    struct tag_range range = {lo, hi};
+    struct command c = {.kind = COMMAND_EXTEND};
+    c.u.settle.attachment = attachment;
+    c.u.settle.ranges = &range;
+    c.u.settle.count = 1;
+    c.u.settle.confirm = true;
+    c.u.settle.lease_ms = lease_ms;
+    world_run(w, &c);
+}
+
+void world_pause(struct world *w, const char *name, bool paused) {
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_PAUSE};
+    c.u.pause.name = slice_str(name);
+    c.u.pause.paused = paused;
+    world_run(w, &c);
+}
+
+void world_update(struct world *w, const char *name, const struct policy *policy) {
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_UPDATE};
+    c.u.update.name = slice_str(name);
+    c.u.update.policy = *policy;
+    world_run(w, &c);
+}
+
+void world_seek(struct world *w, const char *name, enum start_kind start, uint64_t value) {
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_SEEK};
+    c.u.seek.name = slice_str(name);
+    c.u.seek.start = start;
+    c.u.seek.start_value = value;
+    world_run(w, &c);
+}
+
+void world_delete(struct world *w, const char *name) {
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE};
+    c.u.delete.name = slice_str(name);
+    world_run(w, &c);
+}
+
+void world_cancel(struct world *w, uint32_t task) {
+    struct command c = {.kind = COMMAND_TASK_CANCEL};
+    c.u.cancel.id = task;
+    world_run(w, &c);
+}
+
+void world_retain(struct world *w, uint64_t max_age_ms, uint64_t max_bytes,
+                  uint64_t dead_max_age_ms) {
+    struct retention r = {max_age_ms, max_bytes, dead_max_age_ms};
+    engine_set_retention(w->engine, &r);
+    world_turn(w);
+}
+
+void world_restart(struct world *w) {
+    engine_flush(w->engine);
+    world_turn(w);
+    world_crash(w);
+}
+
+static bool show_dead(void *ctx, const struct dead_letter *d) {
+    struct world *w = ctx;
+    buf_printf(&w->log, "dead seq %llu %.*s fails %u deliveries %u",
+               (unsigned long long)d->event.seq, SLICE_ARG(d->reason), d->fails, d->deliveries);
+    if (d->cursor != 0) buf_printf(&w->log, " replay %u", d->cursor);
+    buf_printf(&w->log, " [%.*s/%.*s/%.*s]\n", SLICE_ARG(d->failure.type),
+               SLICE_ARG(d->failure.message), SLICE_ARG(d->failure.detail));
+    return true;
+}
+
+void world_show_dead(struct world *w, const char *name) {
+    bool found = engine_dead_scan(w->engine, slice_str(name), 0, 0, show_dead, w);
+    CHECK(found);
+    store_end_reads(w->store);
+}
+
+void world_show_journal(struct world *w) {
+    struct engine_stats s;
+    engine_stats(w->engine, &s);
+    buf_printf(&w->log, "journal: %llu to %llu trimmed %llu", (unsigned long long)s.first_seq,
+               (unsigned long long)s.last_seq, (unsigned long long)s.trimmed_total);
+    if (s.blocked_by.len > 0) buf_printf(&w->log, " blocked by %.*s", SLICE_ARG(s.blocked_by));
+    buf_append_byte(&w->log, '\n');
 }

@@ -14,6 +14,7 @@
 
 #define BROKER_TOP    (96u << 20)
 #define BROKER_RANGES 16
+#define BROKER_CLAIMS 16
 
 struct broker {
     uv_loop_t *loop;
@@ -22,11 +23,16 @@ struct broker {
     uv_tcp_t *peer; /* the present connection, or NULL */
     struct buf in;
     struct frame_decoder *decoder;
-    size_t connections, broken; /* broken: frames that did not decode */
+    size_t connections, broken; /* broken: frames that did not decode, or above frame_max */
+    size_t frame_max;           /* that it says to take */
     bool greeted;
-    bool no_welcome, no_subscribed, no_published, no_settled, no_drained, no_close, no_pong;
+    bool no_welcome, no_subscribed, no_published, no_settled, no_drained, no_close, no_pong,
+        no_state;
     uint64_t heartbeat_ms, lease_ms;
-    const char *auth;
+    uint64_t now_ms, resume_ms; /* of WELCOME; 0: no resume */
+    size_t granted;             /* so many claims, the first ones; the others are lost */
+    bool no_revoke;             /* what was lost is not said */
+    const char *auth, *session;
     uint64_t version;
     /* What came: per op, and the parts that tests look at. */
     size_t got[256];
@@ -35,11 +41,18 @@ struct broker {
     size_t ranges_count[256];
     enum frame_nack_kind nack_kind;
     uint64_t nack_delay_ms;
-    char nack_error[64], hello_name[64], sub_name[65];
-    uint64_t window_events, concurrency;
-    bool creates;
-    uint64_t seq; /* of the last event published to it */
-    bool stale;   /* confirmed acks come out stale */
+    bool nack_confirm;
+    char failure_type[256], failure_message[1024], failure_detail[4096];
+    char hello_name[64], hello_resume[64], sub_name[65], create[64], text[64];
+    uint64_t hello_resume_ms, window_events, concurrency, sub_lease_ms, extend_lease_ms;
+    struct frame_claim claims[BROKER_CLAIMS];
+    size_t claims_count;
+    uint64_t deliver_at_ms;       /* of the last event published to it */
+    struct frame replay, redrive; /* their numbers; their filter is in text */
+    bool watch;
+    uint64_t ready; /* that it answers in STATE */
+    uint64_t seq;   /* of the last event published to it */
+    bool stale;     /* confirmed acks come out stale */
 };
 
 static inline void broker_on_written(uv_write_t *req, int status) {
@@ -84,10 +97,12 @@ static inline void broker_welcome(struct broker *b, struct buf *out, uint32_t ri
     struct frame f = {0};
     f.u.welcome.version = b->version;
     f.u.welcome.server = slice_str("fake/1");
-    f.u.welcome.session = slice_str("s1");
+    f.u.welcome.session = slice_str(b->session);
+    f.u.welcome.now_ms = b->now_ms;
+    f.u.welcome.resume_ms = b->resume_ms;
     f.u.welcome.auth = slice_str(b->auth);
     f.u.welcome.heartbeat_ms = b->heartbeat_ms;
-    f.u.welcome.frame_max_bytes = 1 << 20;
+    f.u.welcome.frame_max_bytes = b->frame_max;
     CHECK(frame_encode_welcome(out, rid, &f));
 }
 
@@ -123,14 +138,36 @@ static inline void broker_note(struct broker *b, const struct frame *f) {
     if (f->op == FRAME_NACK) {
         b->nack_kind = f->u.nack.kind;
         b->nack_delay_ms = f->u.nack.delay_ms;
-        slice_to_cstr(f->u.nack.error, b->nack_error, sizeof b->nack_error);
+        b->nack_confirm = f->u.nack.confirm;
+        slice_to_cstr(f->u.nack.failure.type, b->failure_type, sizeof b->failure_type);
+        slice_to_cstr(f->u.nack.failure.message, b->failure_message, sizeof b->failure_message);
+        slice_to_cstr(f->u.nack.failure.detail, b->failure_detail, sizeof b->failure_detail);
     } else if (f->op == FRAME_HELLO) {
         slice_to_cstr(f->u.hello.client_name, b->hello_name, sizeof b->hello_name);
+        slice_to_cstr(f->u.hello.resume, b->hello_resume, sizeof b->hello_resume);
+        b->hello_resume_ms = f->u.hello.resume_ms;
     } else if (f->op == FRAME_SUBSCRIBE) {
         slice_to_cstr(f->u.subscribe.name, b->sub_name, sizeof b->sub_name);
         b->window_events = f->u.subscribe.window_events;
         b->concurrency = f->u.subscribe.concurrency;
-        b->creates = f->u.subscribe.create.present;
+        b->sub_lease_ms = f->u.subscribe.lease_ms;
+        slice_to_cstr(f->u.subscribe.create, b->create, sizeof b->create);
+        b->claims_count = f->u.subscribe.claims_count;
+        for (size_t i = 0; i < b->claims_count && i < BROKER_CLAIMS; i++) {
+            b->claims[i] = f->u.subscribe.claims[i];
+        }
+    } else if (f->op == FRAME_WINDOW) {
+        b->window_events = f->u.window.events;
+    } else if (f->op == FRAME_EXTEND) {
+        b->extend_lease_ms = f->u.extend.lease_ms;
+    } else if (f->op == FRAME_STATE) {
+        b->watch = f->u.state.watch;
+    } else if (f->op == FRAME_REPLAY) {
+        b->replay = *f;
+        slice_to_cstr(f->u.replay.filter, b->text, sizeof b->text);
+    } else if (f->op == FRAME_REDRIVE) {
+        b->redrive = *f;
+        slice_to_cstr(f->u.redrive.filter, b->text, sizeof b->text);
     }
 }
 
@@ -138,8 +175,34 @@ static inline void broker_published(struct broker *b, const struct frame *f, str
     uint64_t seqs[16];
     bool duplicates[16] = {false};
     CHECK(f->u.publish.count <= 16);
-    for (size_t i = 0; i < f->u.publish.count; i++) seqs[i] = ++b->seq;
+    for (size_t i = 0; i < f->u.publish.count; i++) {
+        seqs[i] = ++b->seq;
+        b->deliver_at_ms = f->u.publish.events[i].deliver_at_ms;
+    }
     CHECK(frame_encode_published(out, f->rid, seqs, duplicates, f->u.publish.count));
+}
+
+/* SUBSCRIBED, and REVOKE for the claims that are not granted. */
+static inline void broker_subscribed(struct broker *b, const struct frame *f, struct buf *out) {
+    struct frame answer = {.rid = f->rid, .sub = f->sub};
+    size_t count = f->u.subscribe.claims_count;
+    size_t granted = b->granted < count ? b->granted : count;
+    answer.u.subscribed.lease_ms = b->lease_ms;
+    answer.u.subscribed.resumed = granted;
+    CHECK(frame_encode_subscribed(out, &answer));
+    for (size_t i = granted; i < count && !b->no_revoke; i++) {
+        uint64_t tag = f->u.subscribe.claims[i].tag;
+        CHECK(frame_encode_revoke(out, f->sub, &(struct frame_range){tag, tag}, 1, "lost"));
+    }
+}
+
+static inline void broker_state(struct broker *b, uint32_t rid, uint32_t sub, struct buf *out) {
+    struct frame f = {.rid = rid, .sub = sub};
+    f.u.state.ready = b->ready;
+    f.u.state.oldest_ms = 5300;
+    f.u.state.out_per_s = 2.5;
+    f.u.state.why_idle = slice_str("backoff");
+    CHECK(frame_encode_state(out, &f));
 }
 
 static inline void broker_answer(struct broker *b, const struct frame *f) {
@@ -148,12 +211,18 @@ static inline void broker_answer(struct broker *b, const struct frame *f) {
     if (f->op == FRAME_HELLO && !b->no_welcome) {
         broker_welcome(b, &out, f->rid);
     } else if (f->op == FRAME_SUBSCRIBE && !b->no_subscribed) {
-        CHECK(frame_encode_subscribed(&out, f->rid, f->sub, b->lease_ms, 0, false));
+        broker_subscribed(b, f, &out);
     } else if (f->op == FRAME_PUBLISH && !b->no_published) {
         broker_published(b, f, &out);
-    } else if (f->op == FRAME_ACK && f->u.ack.confirm && !b->no_settled) {
+    } else if (((f->op == FRAME_ACK && f->u.ack.confirm) ||
+                (f->op == FRAME_NACK && f->u.nack.confirm)) &&
+               !b->no_settled) {
         CHECK(frame_encode_settled(&out, f->rid, f->sub, f->ranges, stale ? 0 : f->ranges_count,
                                    NULL, 0, f->ranges, stale ? f->ranges_count : 0));
+    } else if (f->op == FRAME_STATE && !b->no_state) {
+        broker_state(b, f->rid, f->sub, &out);
+    } else if (f->op == FRAME_REPLAY || f->op == FRAME_REDRIVE) {
+        CHECK(frame_encode_ok(&out, f->rid, 7));
     } else if (f->op == FRAME_DRAIN && !b->no_drained) {
         CHECK(frame_encode_plain(&out, FRAME_DRAINED, f->rid));
     } else if (f->op == FRAME_PING && !b->no_pong) {
@@ -193,6 +262,7 @@ static inline void broker_on_read(uv_stream_t *stream, ssize_t nread, const uv_b
             fprintf(stderr, "the client sent: %s\n", why);
             b->broken++;
         } else {
+            b->broken += len > b->frame_max + 4;
             broker_note(b, &f);
             broker_answer(b, &f);
         }
@@ -220,7 +290,10 @@ static inline void broker_open(struct broker *b, uv_loop_t *loop) {
     *b = (struct broker){.loop = loop,
                          .heartbeat_ms = 10000,
                          .lease_ms = 30000,
+                         .granted = SIZE_MAX,
+                         .frame_max = 1 << 20,
                          .auth = "none",
+                         .session = "s1",
                          .version = FRAME_VERSION};
     b->decoder = frame_decoder_new();
     buf_init(&b->in, BROKER_TOP);

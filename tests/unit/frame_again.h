@@ -12,30 +12,26 @@ static inline bool frame_again_client(const struct frame *f, struct buf *b) {
     case FRAME_HELLO:
         slice_to_cstr(f->u.hello.client_name, name, sizeof name);
         slice_to_cstr(f->u.hello.client_version, version, sizeof version);
-        return frame_encode_hello(b, f->rid, name, version, f->u.hello.heartbeat_ms);
+        return frame_encode_hello(b, f->rid, name, version, f->u.hello.heartbeat_ms,
+                                  f->u.hello.resume_ms, f->u.hello.resume);
     case FRAME_AUTH:
         return frame_encode_auth(b, f->rid, f->u.auth.mechanism, f->u.auth.key_id, f->u.auth.proof);
-    case FRAME_SUBSCRIBE:
-        return frame_encode_subscribe(b, f->rid, f->sub, f->u.subscribe.name,
-                                      f->u.subscribe.window_events, f->u.subscribe.window_bytes,
-                                      f->u.subscribe.concurrency, &f->u.subscribe.create);
+    case FRAME_SUBSCRIBE: return frame_encode_subscribe(b, f);
     case FRAME_WINDOW:
         return frame_encode_window(b, f->rid, f->sub, f->u.window.events, f->u.window.bytes);
     case FRAME_ACK:
         return frame_encode_ack(b, f->rid, f->sub, f->ranges, f->ranges_count, f->u.ack.confirm);
     case FRAME_NACK:
         return frame_encode_nack(b, f->rid, f->sub, f->ranges, f->ranges_count, f->u.nack.kind,
-                                 f->u.nack.delay_ms, f->u.nack.error, f->u.nack.confirm);
+                                 f->u.nack.delay_ms, &f->u.nack.failure, f->u.nack.confirm);
     case FRAME_EXTEND:
         return frame_encode_extend(b, f->rid, f->sub, f->ranges, f->ranges_count,
                                    f->u.extend.lease_ms, f->u.extend.confirm);
     case FRAME_UNSUBSCRIBE: return frame_encode_unsubscribe(b, f->rid, f->sub);
     case FRAME_PUBLISH:
         return frame_encode_publish(b, f->rid, f->u.publish.events, f->u.publish.count);
-    case FRAME_REPLAY:
-        return frame_encode_replay(b, f->rid, f->u.replay.name, f->u.replay.from_seq,
-                                   f->u.replay.to_seq, f->u.replay.from_time_ms,
-                                   f->u.replay.to_time_ms);
+    case FRAME_REPLAY: return frame_encode_replay(b, f);
+    case FRAME_REDRIVE: return frame_encode_redrive(b, f);
     default: return frame_encode_plain(b, (enum frame_op)f->op, f->rid);
     }
 }
@@ -60,14 +56,20 @@ static inline bool frame_again(const struct frame *f, struct buf *b) {
     case FRAME_ERR:
         return frame_encode_err(b, f->rid, (enum err)f->u.err.number, f->u.err.message,
                                 f->u.err.fatal);
-    case FRAME_SUBSCRIBED:
-        return frame_encode_subscribed(b, f->rid, f->sub, f->u.subscribed.lease_ms,
-                                       f->u.subscribed.backlog, f->u.subscribed.created);
+    case FRAME_SUBSCRIBED: return frame_encode_subscribed(b, f);
     case FRAME_DELIVER: return frame_again_deliver(f, b);
     case FRAME_SETTLED:
         return frame_encode_settled(b, f->rid, f->sub, f->ranges, f->ranges_count,
                                     f->u.settled.already, f->u.settled.already_count,
                                     f->u.settled.stale, f->u.settled.stale_count);
+    case FRAME_LEASE:
+        return frame_encode_lease(b, f->sub, f->ranges, f->ranges_count, f->u.lease.remaining_ms);
+    case FRAME_STATE:
+        if (f->u.state.answer) return frame_encode_state(b, f);
+        return frame_encode_state_request(b, f->rid, f->sub, f->u.state.watch);
+    case FRAME_QUIET:
+        slice_to_cstr(f->u.quiet.reason, reason, sizeof reason);
+        return frame_encode_quiet(b, reason, f->u.quiet.deadline_ms);
     case FRAME_REVOKE:
         slice_to_cstr(f->u.revoke.reason, reason, sizeof reason);
         return frame_encode_revoke(b, f->sub, f->ranges, f->ranges_count, reason);

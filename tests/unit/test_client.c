@@ -1,177 +1,11 @@
 /* libbellhop against a scripted broker: deliveries, settlements, leases, losses, leaving. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include "bellhop.h"
-#include "fake_broker.h"
-#include "proto/limits.h"
-
-#define GUARD_MS 20000 /* a condition that does not come about within this is a failure */
-#define KEPT     64
-
-struct world {
-    uv_loop_t loop;
-    uv_timer_t guard;
-    bool late;
-    struct broker broker;
-    struct bellhop *client;
-    struct bellhop_sub *sub;
-    /* what the client's user saw */
-    struct bellhop_event *events[KEPT];
-    size_t events_count, handled, revoked, ended, settled, published;
-    int error; /* of the last callback that had one */
-    bool stale, ack_at_once, close_at_once, saw_body;
-    uint64_t seq;
-    size_t connected, disconnected, stopped, refused, away;
-    char state[256];
-};
-
-/* The client calls its user right before the loop blocks: a test that waits for that must not. */
-static struct world *woken(void *ctx) {
-    struct world *w = ctx;
-    uv_stop(&w->loop);
-    return w;
-}
-
-static void on_state(void *ctx, const char *state) {
-    struct world *w = woken(ctx);
-    snprintf(w->state, sizeof w->state, "%s", state);
-    w->connected += strcmp(state, "connected") == 0;
-    w->disconnected += strncmp(state, "disconnected", 12) == 0;
-    w->stopped += strncmp(state, "stopped", 7) == 0;
-    w->refused += strncmp(state, "refused", 7) == 0;
-    w->away += strncmp(state, "going away", 10) == 0;
-}
-
-static void on_event(void *ctx, struct bellhop_event *event) {
-    struct world *w = woken(ctx);
-    const struct bellhop_info *info = bellhop_event_info(event);
-    w->handled++;
-    w->saw_body = strcmp(info->body, "{\"n\":1}") == 0 && info->body_len == 7 &&
-                  strcmp(info->type, "job.done") == 0 && strcmp(info->subject, "jobs/1") == 0 &&
-                  info->attempt == 1 && info->seq > 100;
-    if (w->close_at_once) {
-        bellhop_close(&w->client);
-    } else if (w->ack_at_once) {
-        bellhop_ack(event);
-    } else {
-        assert_true(w->events_count < KEPT);
-        w->events[w->events_count++] = event;
-    }
-}
-
-static void on_revoked(void *ctx, struct bellhop_event *event) {
-    struct world *w = woken(ctx);
-    (void)event;
-    w->revoked++;
-}
-
-static void on_ended(void *ctx, int error, const char *message) {
-    struct world *w = woken(ctx);
-    assert_true(strlen(message) > 0);
-    w->ended++;
-    w->error = error;
-}
-
-static void on_settled(void *ctx, int error, bool stale) {
-    struct world *w = woken(ctx);
-    w->settled++;
-    w->error = error;
-    w->stale = stale;
-}
-
-static void on_published(void *ctx, int error, const char *message, const uint64_t *seqs,
-                         const bool *duplicates, size_t count) {
-    struct world *w = woken(ctx);
-    assert_true((error == 0) == (count > 0) && message != NULL);
-    w->published++;
-    w->error = error;
-    if (count > 0) w->seq = duplicates[0] ? 0 : seqs[count - 1];
-}
-
-static void on_guard(uv_timer_t *timer) {
-    ((struct world *)timer->data)->late = true;
-}
-
-/* Runs the loop until the condition holds. */
-#define UNTIL(w, condition)                                                                        \
-    do {                                                                                           \
-        while (!(condition) && !(w)->late) uv_run(&(w)->loop, UV_RUN_ONCE);                        \
-        if (!(condition)) fail_msg("never: %s (%s)", #condition, (w)->state);                      \
-    } while (0)
-
-static void connect_client(struct world *w) {
-    char url[64];
-    const struct bellhop_options options = {
-        .loop = &w->loop, .name = "tester", .on_state = on_state, .ctx = w};
-    snprintf(url, sizeof url, "bellhop://key@127.0.0.1:%d", w->broker.port);
-    assert_int_equal(bellhop_open(&w->client, url, &options), 0);
-}
-
-static void subscribe(struct world *w, uint32_t concurrency, uint32_t window) {
-    const struct bellhop_sub_options options = {.handler = on_event,
-                                                .on_revoked = on_revoked,
-                                                .on_ended = on_ended,
-                                                .ctx = w,
-                                                .concurrency = concurrency,
-                                                .window = window};
-    w->sub = bellhop_subscribe(w->client, "batches", &options);
-    assert_non_null(w->sub);
-}
-
-static int setup(void **state) {
-    struct world *w = calloc(1, sizeof *w);
-    if (uv_loop_init(&w->loop) != 0) return -1;
-    uv_timer_init(&w->loop, &w->guard);
-    w->guard.data = w;
-    uv_timer_start(&w->guard, on_guard, GUARD_MS, 0);
-    broker_open(&w->broker, &w->loop);
-    connect_client(w);
-    *state = w;
-    return 0;
-}
-
-static int teardown(void **state) {
-    struct world *w = *state;
-    size_t broken = w->broker.broken;
-    bellhop_close(&w->client);
-    broker_close(&w->broker);
-    uv_close((uv_handle_t *)&w->guard, NULL);
-    uv_run(&w->loop, UV_RUN_DEFAULT);
-    int busy = uv_loop_close(&w->loop);
-    free(w);
-    return busy != 0 || broken != 0 ? -1 : 0;
-}
-
-/* A client with one subscription, connected. */
-static struct world *ready(void **state, uint32_t concurrency, uint32_t window) {
-    struct world *w = *state;
-    subscribe(w, concurrency, window);
-    UNTIL(w, w->broker.got[FRAME_SUBSCRIBE] == 1);
-    assert_string_equal(w->broker.hello_name, "tester");
-    assert_string_equal(w->broker.sub_name, "batches");
-    return w;
-}
-
-static void assert_ranges(const struct broker *b, int op, const char *want) {
-    char text[256] = "";
-    size_t at = 0;
-    for (size_t i = 0; i < b->ranges_count[op]; i++) {
-        at += (size_t)snprintf(text + at, sizeof text - at, "%s%d-%d", i == 0 ? "" : " ",
-                               (int)b->ranges[op][i].lo, (int)b->ranges[op][i].hi);
-    }
-    assert_string_equal(text, want);
-}
+#include "client_world.h"
 
 static void acks_of_one_pass_share_a_frame(void **state) {
     struct world *w = ready(state, 16, 32);
     assert_int_equal(w->broker.window_events, 32);
     assert_int_equal(w->broker.concurrency, 16);
-    assert_false(w->broker.creates);
+    assert_string_equal(w->broker.create, "");
     w->ack_at_once = true;
     broker_deliver(&w->broker, 1, 10);
     UNTIL(w, w->broker.got[FRAME_ACK] > 0);
@@ -209,15 +43,16 @@ static void the_other_settlements(void **state) {
     struct broker *b = &w->broker;
     broker_deliver(b, 1, 6);
     UNTIL(w, w->events_count == 6);
-    bellhop_nack(w->events[0], 5000, "exit status 3");
+    bellhop_nack(w->events[0], 5000, &(struct bellhop_failure){.message = "exit status 3"});
     UNTIL(w, b->got[FRAME_NACK] == 1);
     assert_true(b->nack_kind == FRAME_NACK_FAIL && b->nack_delay_ms == 5000);
-    assert_string_equal(b->nack_error, "exit status 3");
+    assert_string_equal(b->failure_message, "exit status 3");
+    assert_true(b->failure_type[0] == '\0' && b->failure_detail[0] == '\0' && !b->nack_confirm);
     assert_ranges(b, FRAME_NACK, "1-1");
     bellhop_nack(w->events[1], BELLHOP_DELAY_POLICY, NULL);
     UNTIL(w, b->got[FRAME_NACK] == 2);
     assert_true(b->nack_delay_ms == FRAME_DELAY_POLICY);
-    bellhop_reject(w->events[2], "never");
+    bellhop_reject(w->events[2], NULL);
     UNTIL(w, b->got[FRAME_NACK] == 3);
     assert_int_equal(b->nack_kind, FRAME_NACK_REJECT);
     bellhop_release(w->events[4]);
@@ -277,6 +112,7 @@ static void revoked_events_are_told(void **state) {
     broker_send(&w->broker, &out);
     UNTIL(w, w->broker.got[FRAME_NACK] == 1);
     assert_int_equal(w->revoked, 1);
+    assert_string_equal(w->reason, "expired");
     assert_int_equal(w->broker.nack_kind, FRAME_NACK_RELEASE); /* 2 was not with the handler */
     assert_ranges(&w->broker, FRAME_NACK, "2-2");
     w->broker.got[FRAME_EXTEND] = 0;
@@ -307,7 +143,9 @@ static void a_lost_connection_orphans(void **state) {
     assert_int_equal(w->error, 0);
     assert_int_equal(w->seq, 1);
     assert_int_equal(w->revoked, 2); /* event 2 was settled: 1 and 3 */
-    bellhop_ack(w->events[0]);       /* harmless */
+    assert_string_equal(w->reason, "lost");
+    assert_int_equal(w->broker.claims_count, 0); /* it grants no resume */
+    bellhop_ack(w->events[0]);                   /* harmless */
     bellhop_ack_confirm(w->events[2], on_settled, w);
     UNTIL(w, w->settled == 2);
     assert_int_equal(w->error, BELLHOP_ECLOSED);

@@ -171,7 +171,7 @@ static void brokers_that_go_astray(void **state) {
     out = broker_buf();
     broker_deliver_into(&out, 1, 30000, 1, 2);
     broker_deliver_into(&out, 1, 30000, 2, 1);
-    gives_up(w, &out, "a tag that is held");
+    gives_up(w, &out, "a tag that is not new");
     out = broker_buf();
     broker_deliver_into(&out, 9, 30000, 1, 1);
     gives_up(w, &out, "never asked for");
@@ -185,8 +185,14 @@ static void brokers_that_go_astray(void **state) {
     frame_encode_settled(&out, 99, 1, NULL, 0, NULL, 0, NULL, 0);
     gives_up(w, &out, "SETTLED");
     out = broker_buf();
-    frame_encode_subscribed(&out, 99, 1, 1, 1, false);
+    frame_encode_subscribed(&out, &(struct frame){.rid = 99, .sub = 1});
     gives_up(w, &out, "SUBSCRIBED");
+    out = broker_buf();
+    broker_state(&w->broker, 99, 1, &out);
+    gives_up(w, &out, "STATE");
+    out = broker_buf();
+    broker_state(&w->broker, 0, 9, &out);
+    gives_up(w, &out, "never asked for");
     out = broker_buf();
     frame_encode_err(&out, 0, ERR_BAD_FRAME, slice_str("sub"), true);
     gives_up(w, &out, "bad_frame: sub");
@@ -205,7 +211,7 @@ static void brokers_that_go_astray(void **state) {
 
 static void what_is_not_known_is_passed_over(void **state) {
     struct world *w = *state;
-    const uint8_t newer[] = {0, 0, 0, 4, 0x93, 70, 0, 0x80};
+    const uint8_t newer[] = {0, 0, 0, 4, 0x93, 79, 0, 0x80};
     open_client(w);
     UNTIL(w, w->broker.got[FRAME_SUBSCRIBE] == 1);
     broker_write(&w->broker, newer, sizeof newer);
@@ -222,7 +228,7 @@ static void what_is_not_known_is_passed_over(void **state) {
 static struct buf conversation(struct world *w) {
     struct buf out = broker_buf();
     broker_welcome(&w->broker, &out, 1);
-    frame_encode_subscribed(&out, 2, 1, 30000, 0, false);
+    frame_encode_subscribed(&out, &(struct frame){.rid = 2, .sub = 1});
     broker_deliver_into(&out, 1, 30000, 1, 2);
     return out;
 }
@@ -253,7 +259,9 @@ static void connections_that_end_anywhere(void **state) {
 }
 
 static void on_tick(uv_timer_t *timer) {
-    ((struct world *)timer->data)->ticked = true;
+    struct world *w = timer->data;
+    w->ticked = true;
+    uv_stop(&w->loop); /* it may come right before the loop blocks */
 }
 
 static void bytes_that_come_one_by_one(void **state) {
@@ -310,7 +318,6 @@ static void urls(void **state) {
 
 static void subscriptions_that_cannot_be(void **state) {
     struct world *w = *state;
-    const struct bellhop_policy later = {.start = "later"};
     struct bellhop_sub_options o = {.ctx = w};
     open_client(w);
     assert_null(bellhop_subscribe(w->client, "a", &o)); /* no handler */
@@ -319,14 +326,20 @@ static void subscriptions_that_cannot_be(void **state) {
     o.window = LIMIT_WINDOW_EVENTS + 1;
     assert_null(bellhop_subscribe(w->client, "a", &o));
     o.window = 1;
-    o.create = &later;
+    o.lease_ms = LIMIT_LEASE_MS_MIN - 1;
     assert_null(bellhop_subscribe(w->client, "a", &o));
-    const char *const types[] = {"job.*"};
-    const struct bellhop_policy policy = {.types = types, .types_count = 1, .start_seq = 5};
-    o.create = &policy;
+    o.lease_ms = 600000;
+    char *create = malloc(LIMIT_POLICY_BYTES + 2);
+    memset(create, ' ', LIMIT_POLICY_BYTES + 1);
+    create[LIMIT_POLICY_BYTES + 1] = '\0';
+    o.create = create;
+    assert_null(bellhop_subscribe(w->client, "a", &o));
+    snprintf(create, LIMIT_POLICY_BYTES, "{\"lease_ms\":5000}");
     assert_non_null(bellhop_subscribe(w->client, "a", &o));
+    free(create); /* it was copied */
     UNTIL(w, w->broker.got[FRAME_SUBSCRIBE] == 2);
-    assert_true(w->broker.creates);
+    assert_string_equal(w->broker.create, "{\"lease_ms\":5000}");
+    assert_int_equal(w->broker.sub_lease_ms, 600000);
 }
 
 static void on_state_atomic(void *ctx, const char *state) {

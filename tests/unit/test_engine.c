@@ -124,7 +124,7 @@ static bool print_dead(void *ctx, const struct dead_letter *d) {
     struct world *w = ctx;
     buf_printf(&w->log, "dead seq %llu %.*s fails %u error %.*s type %.*s\n",
                (unsigned long long)d->event.seq, SLICE_ARG(d->reason), d->fails,
-               SLICE_ARG(d->error), SLICE_ARG(d->event.type));
+               SLICE_ARG(d->failure.message), SLICE_ARG(d->event.type));
     return true;
 }
 
@@ -209,8 +209,10 @@ static void an_expired_lease_can_be_acked_late_unless_handed_out_anew(void **sta
                  "[1000] attached 1 backlog 0\n"
                  "[1000] published 1\n"
                  "[1000] 1 < tag 1 seq 1 t fails 0 deliveries 1\n"
+                 "[1999] 1 lease of tag 1 ends in 1\n"
                  "[1999] 1 settled ok 1-1\n"
-                 "[2999] 1 revoked tag 1\n"
+                 "[2998] 1 lease of tag 1 ends in 1\n"
+                 "[2999] 1 revoked tag 1 expired\n"
                  "[3019] 1 settled ok 1-1\n"
                  "s: floor 2 next 2 ready 0 leased 0 delayed 0 dead 0 idle empty\n");
     world_publish(&w, "t", "");
@@ -224,7 +226,7 @@ static void an_expired_lease_can_be_acked_late_unless_handed_out_anew(void **sta
     world_expect(&w,
                  "[3019] published 2\n"
                  "[3019] 1 < tag 2 seq 2 t fails 0 deliveries 1\n"
-                 "[4019] 1 revoked tag 2\n"
+                 "[4019] 1 revoked tag 2 expired\n"
                  "[4019] attached 2 backlog 0\n"
                  "[4027] 2 < tag 1 seq 2 t fails 1 deliveries 2\n"
                  "[4027] 1 settled stale 2-2\n"
@@ -256,9 +258,9 @@ static void a_restart_keeps_what_was_confirmed(void **state) {
                  "[1000] 2 < tag 1 seq 1 t fails 0 deliveries 1\n"
                  "[1000] 2 < tag 2 seq 4 t fails 0 deliveries 1\n"
                  "[1000] 2 < tag 3 seq 5 t fails 0 deliveries 1\n"
-                 "[6000] 2 revoked tag 1\n"
-                 "[6000] 2 revoked tag 2\n"
-                 "[6000] 2 revoked tag 3\n"
+                 "[6000] 2 revoked tag 1 expired\n"
+                 "[6000] 2 revoked tag 2 expired\n"
+                 "[6000] 2 revoked tag 3 expired\n"
                  "[6000] 2 < tag 4 seq 3 t fails 1 deliveries 2\n");
     world_settle(&w, COMMAND_ACK, 2, 1, 4, false);
     world_wait(&w, 50); /* now it is on disk without anyone asking */
@@ -302,8 +304,8 @@ static void a_replay_never_moves_the_live_position(void **state) {
     world_open(&w);
     for (int i = 0; i < 4; i++) world_publish(&w, i % 2 == 0 ? "a" : "b", "");
     world_create(&w, "s", "a", NULL, START_NEW);
-    world_replay(&w, "s", 1, 3);
-    world_replay(&w, "s", 9, 0);
+    world_task(&w, TASK_REPLAY, "s", 1, 3, 0, "");
+    world_task(&w, TASK_REPLAY, "s", 9, 0, 0, "");
     world_attach(&w, 1, "s", 1, 0);
     world_show(&w, "s");
     buf_append_str(&w.log, "-- restart\n");
@@ -313,8 +315,8 @@ static void a_replay_never_moves_the_live_position(void **state) {
     world_publish(&w, "a", "");
     world_settle(&w, COMMAND_ACK, 1, 2, 2, true);
     world_settle(&w, COMMAND_ACK, 1, 3, 3, true);
-    struct replay_info r;
-    assert_true(engine_replay_get(w.engine, 2, &r));
+    struct task_info r;
+    assert_true(engine_task_get(w.engine, 2, &r));
     assert_true(r.finished_at_ms != 0);
     assert_int_equal(r.acked_total, 2);
     world_expect(&w,
@@ -322,7 +324,8 @@ static void a_replay_never_moves_the_live_position(void **state) {
                  "[1000] published 4\n"
                  "[1000] done created\n"
                  "[1000] done created\n"
-                 "[1000] error out_of_range: no event lies from 9 to 4: the journal holds 1 to 4\n"
+                 "[1000] error out_of_range: no such range of events, 9 to 4: the oldest in the "
+                 "journal is 1, the newest 4\n"
                  "[1000] attached 1 backlog 0\n"
                  "[1000] 1 < tag 1 seq 1 a fails 0 deliveries 1 replay\n"
                  "s: floor 5 next 5 ready 0 leased 1 delayed 0 dead 0 idle window\n"
@@ -389,11 +392,12 @@ static void policies_are_compared_and_deletion_ends_workers(void **state) {
         &w,
         "[1000] done created\n"
         "[1000] done\n"
-        "[1000] error policy_mismatch: subscription \"s\" exists with another policy: delete it "
-        "first, or ask for the policy it has\n"
+        "[1000] error policy_mismatch: subscription \"s\" exists with another policy: update it, "
+        "or "
+        "ask for the policy it has\n"
         "[1000] error invalid_request: name: 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit "
         "first\n"
-        "[1000] error invalid_request: lease_ms: must be 100 to 43200000 (12 hours)\n"
+        "[1000] error bad_policy: lease_ms: must be 100 to 43200000 (12 hours)\n"
         "[1000] attached 1 backlog 0\n"
         "[1000] published 1\n"
         "[1000] 1 < tag 1 seq 1 a.x fails 0 deliveries 1\n"

@@ -184,6 +184,68 @@ static void test_an_unfinished_creation_is_removed(void **state) {
     assert_refused(f, ".new-store", "not empty");
 }
 
+static const char *const table_names[] = {
+    "config", "dead",      "due",     "ids",     "journal",
+    "meta",   "positions", "replays", "retries", "subscriptions",
+};
+#define TABLE_NAMES (sizeof table_names / sizeof table_names[0])
+
+/* Removes a table as if the store were of a broker that did not know it, past the store's back.
+ * Asserts before that the tables are those of table_names: the names are on people's disks. */
+static void remove_table(struct fixture *f, const char *name) {
+    char path[128];
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi names, table;
+    MDB_cursor *cursor;
+    MDB_val key;
+    snprintf(path, sizeof path, "%s/store", f->directory);
+    assert_int_equal(mdb_env_create(&env), 0);
+    assert_int_equal(mdb_env_set_maxdbs(env, 4), 0);
+    assert_int_equal(mdb_env_open(env, path, 0, 0600), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_dbi_open(txn, NULL, 0, &names), 0);
+    assert_int_equal(mdb_cursor_open(txn, names, &cursor), 0);
+    for (size_t i = 0; i < TABLE_NAMES; i++) {
+        assert_int_equal(mdb_cursor_get(cursor, &key, NULL, MDB_NEXT), 0);
+        assert_true(slice_eq_str(slice_of(key.mv_data, key.mv_size), table_names[i]));
+    }
+    assert_int_equal(mdb_cursor_get(cursor, &key, NULL, MDB_NEXT), MDB_NOTFOUND);
+    mdb_cursor_close(cursor);
+    assert_int_equal(mdb_dbi_open(txn, name, 0, &table), 0);
+    assert_int_equal(mdb_drop(txn, table, 1), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+}
+
+static void test_an_older_store_gets_the_new_table(void **state) {
+    struct fixture *f = *state;
+    struct slice value;
+    open_store(f);
+    append(f, 1, 100);
+    batch_put(&f->batch, STORE_TASKS, slice_str("k"), slice_str("replay"));
+    assert_int_equal(submit(f), 0);
+    close_store(f);
+    remove_table(f, "due");
+
+    open_store(f);
+    assert_true(has(f, 1));
+    assert_true(store_get(f->s, STORE_TASKS, slice_str("k"), &value));
+    assert_true(slice_eq_str(value, "replay"));
+    assert_false(store_get(f->s, STORE_DUE, slice_str("k"), &value));
+    store_end_reads(f->s);
+    batch_put(&f->batch, STORE_DUE, slice_str("k"), slice_str("later"));
+    assert_int_equal(submit(f), 0);
+    close_store(f);
+    open_store(f);
+    assert_true(store_get(f->s, STORE_DUE, slice_str("k"), &value));
+    assert_true(slice_eq_str(value, "later"));
+    store_end_reads(f->s);
+    close_store(f);
+    remove_table(f, "due"); /* and it is where a new store has it */
+    open_store(f);
+}
+
 /* Writes `value` as the format of the store, or removes it. */
 static void set_format(struct fixture *f, struct slice value) {
     struct slice key = slice_str("format");
@@ -399,6 +461,7 @@ int main(void) {
         TEST(test_a_killed_process_loses_nothing),
         TEST(test_one_broker_per_directory),
         TEST(test_an_unfinished_creation_is_removed),
+        TEST(test_an_older_store_gets_the_new_table),
         TEST(test_other_formats_are_refused),
         TEST(test_unusable_directories),
         TEST(test_missing_rights),
