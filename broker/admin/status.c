@@ -4,6 +4,8 @@
 #include "broker/admin/answer.h"
 #include "broker/admin/query.h"
 
+#define STATUS_BEHIND 5
+
 static bool no_query(struct admin *a, const struct http_request *r) {
     static const char *const none[] = {NULL};
     struct refusal f;
@@ -23,6 +25,25 @@ static void put_totals(struct buf *b, const struct engine_stats *stats) {
     put_u64(b, "expired", stats->expired_total);
     put_u64(b, "dead", stats->dead_total);
     put_close(b);
+}
+
+/* Those that an operator should look at first, by name. */
+static void put_behind(struct admin *a, struct buf *b) {
+    struct subscription_info behind[STATUS_BEHIND];
+    size_t count = engine_subscriptions_behind(a->options.engine, behind, STATUS_BEHIND);
+    put_key(b, "behind");
+    buf_append_byte(b, '[');
+    for (size_t i = 0; i < count; i++) {
+        const struct subscription_info *s = &behind[i];
+        put_comma(b);
+        buf_append_byte(b, '{');
+        put_text(b, "name", s->name);
+        put_u64(b, "positions", s->next + s->backlog - s->floor);
+        put_u64(b, "oldest_ms", s->oldest_ms);
+        put_text(b, "why_idle", slice_str(why_idle_name(s->why_idle)));
+        buf_append_byte(b, '}');
+    }
+    buf_append_byte(b, ']');
 }
 
 void status_show(struct admin *a, const struct http_request *r, struct slice last) {
@@ -63,6 +84,7 @@ void status_show(struct admin *a, const struct http_request *r, struct slice las
     put_u64(b, "sources", sources_count(ingest_sources(o->ingest)));
     put_u64(b, "subscriptions", stats.subscriptions);
     put_u64(b, "tasks_running", stats.tasks_running);
+    put_behind(a, b);
     put_totals(b, &stats);
     answer_send(a, r->handle, 200);
 }

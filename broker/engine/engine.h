@@ -427,6 +427,10 @@ struct subscription_info {
 bool engine_subscription_get(struct engine *e, struct slice name, struct subscription_info *out);
 /* The subscription with the lowest name above `after` (empty: the first). */
 bool engine_subscription_next(struct engine *e, struct slice after, struct subscription_info *out);
+/* The subscriptions that are furthest behind, worst first, at most `max`: by journal positions from
+ * their floor to the end. Returns how many there are; those that are behind by nothing are left
+ * out. */
+size_t engine_subscriptions_behind(struct engine *e, struct subscription_info *out, size_t max);
 
 struct task_info {
     uint32_t id;

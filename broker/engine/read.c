@@ -72,7 +72,8 @@ static enum why_idle why_no_work(const struct engine *e, const struct subscripti
 }
 
 static enum why_idle why_idle(const struct engine *e, const struct subscription *s) {
-    bool work = s->ready_count > 0 || subscription_has_fresh(e, s) || due_waits(e, s);
+    bool at_cap = subscription_outstanding(s) >= e->options.outstanding_max;
+    bool work = s->ready_count > 0 || subscription_has_fresh(e, s) || (due_waits(e, s) && !at_cap);
     if (s->paused) return IDLE_PAUSED;
     if (!work) return why_no_work(e, s);
     if (s->attachments_count == 0) return IDLE_NO_WORKERS;
@@ -150,6 +151,28 @@ bool engine_subscription_next(struct engine *e, struct slice after, struct subsc
     if (i == e->subs_count) return false;
     subscription_info(e, e->subs[i], out);
     return true;
+}
+
+static uint64_t behind(const struct engine *e, const struct subscription *s) {
+    return e->last_seq + 1 - cursor_floor(e, &s->live);
+}
+
+size_t engine_subscriptions_behind(struct engine *e, struct subscription_info *out, size_t max) {
+    const struct subscription *worst[16];
+    size_t count = 0;
+    CHECK(max <= sizeof worst / sizeof worst[0]);
+    for (size_t i = 0; i < e->subs_count; i++) {
+        const struct subscription *s = e->subs[i];
+        if (behind(e, s) == 0) continue;
+        size_t at = count < max ? count++ : count;
+        while (at > 0 && behind(e, worst[at - 1]) < behind(e, s)) {
+            if (at < count) worst[at] = worst[at - 1];
+            at--;
+        }
+        if (at < count) worst[at] = s;
+    }
+    for (size_t i = 0; i < count; i++) subscription_info(e, worst[i], &out[i]);
+    return count;
 }
 
 /* ---- tasks ---- */

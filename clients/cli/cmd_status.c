@@ -9,11 +9,25 @@ static void line(struct table *t, const char *label, char *value) {
     table_add(t, value);
 }
 
+static char *blocked_line(struct slice status) {
+    char *name = json_show(status, "blocked_by");
+    char *text = name[0] == '\0' ? mem_strdup("")
+                                 : text_printf(": FULL, publishes are refused because of %s", name);
+    free(name);
+    return text;
+}
+
 static char *journal_line(struct slice status) {
     uint64_t first = json_number(status, "journal.first_seq", 0);
     uint64_t last = json_number(status, "journal.last_seq", 0);
     if (last == 0 || last < first) return mem_strdup("empty");
-    return text_printf("seq %llu to %llu", (unsigned long long)first, (unsigned long long)last);
+    char *bytes = text_bytes(json_number(status, "journal_bytes", 0));
+    char *blocked = blocked_line(status);
+    char *text = text_printf("seq %llu to %llu, %s%s", (unsigned long long)first,
+                             (unsigned long long)last, bytes, blocked);
+    free(bytes);
+    free(blocked);
+    return text;
 }
 
 static char *store_line(struct slice status) {
@@ -39,6 +53,25 @@ static char *counts(struct slice status, const char *const *paths, const char *c
         text = longer;
     }
     return text;
+}
+
+/* Whoever is furthest behind, by name, and why: the first thing to look at. */
+static void behind_lines(struct table *t, struct slice status) {
+    struct slice list, key, item;
+    struct json_walk walk;
+    const char *label = "behind";
+    if (!json_find(status, "behind", &list) || !json_walk_open(&walk, list)) return;
+    for (; json_walk_next(&walk, &key, &item); label = "") {
+        char *name = json_show(item, "name"), *why = json_show(item, "why_idle");
+        char *age = text_duration(json_number(item, "oldest_ms", 0));
+        unsigned long long positions = json_number(item, "positions", 0);
+        line(t, label,
+             text_printf("%s by %llu event%s, oldest %s (%s)", name, positions,
+                         positions == 1 ? "" : "s", age, why));
+        free(name);
+        free(why);
+        free(age);
+    }
 }
 
 static char *broker_line(struct slice status) {
@@ -67,8 +100,8 @@ int cmd_status(struct cli *cli, const struct args *args) {
         static const char *const out_paths[] = {"totals.delivered", "totals.acked", "totals.nacked",
                                                 "totals.expired",   "totals.dead",  NULL};
         static const char *const out_labels[] = {"delivered", "acked", "nacked", "expired", "dead"};
-        static const char *const replay_paths[] = {"replays_running", NULL};
-        static const char *const replay_labels[] = {"running"};
+        static const char *const task_paths[] = {"tasks_running", NULL};
+        static const char *const task_labels[] = {"running"};
         static const char *const peer_paths[] = {"connections.http", "connections.workers", NULL};
         static const char *const peer_labels[] = {"http", "workers"};
         static const char *const heads[] = {"", "", NULL};
@@ -83,7 +116,8 @@ int cmd_status(struct cli *cli, const struct args *args) {
         line(&t, "out", counts(status, out_paths, out_labels));
         line(&t, "sources", json_show(status, "sources"));
         line(&t, "subscriptions", json_show(status, "subscriptions"));
-        line(&t, "replays", counts(status, replay_paths, replay_labels));
+        behind_lines(&t, status);
+        line(&t, "replays", counts(status, task_paths, task_labels));
         line(&t, "connections", counts(status, peer_paths, peer_labels));
         table_print(&t, stdout, cli, "", "");
     }

@@ -185,7 +185,7 @@ static void add_heading(const struct top *t, FILE *out) {
     fprintf(out, "%s\n%zu subscriptions, %llu worker connections, %llu replays running\n\n",
             journal, t->rows_count,
             (unsigned long long)json_number(status, "connections.workers", 0),
-            (unsigned long long)json_number(status, "replays_running", 0));
+            (unsigned long long)json_number(status, "tasks_running", 0));
     free(journal);
 }
 

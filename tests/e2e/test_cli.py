@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import subprocess
 import threading
 
@@ -132,9 +133,11 @@ def test_a_full_disk_is_not_success(broker):
 # --- sources, subscriptions, status ---
 
 def test_status(broker):
+    broker.add_subscription("slow")
     broker.publish("a")
     text = cli(broker, "status").stdout
-    assert "journal        seq 1 to 1\n" in text and broker.http_address in text
+    assert "journal        seq 1 to 1, " in text and broker.http_address in text
+    assert re.search(r"^behind +slow by 1 event, oldest .* \(no_workers\)$", text, re.M)
     assert "\033" not in text
     [status] = cli_json(broker, "status", "--json")
     assert status["workers_port"] == broker.workers_port

@@ -289,7 +289,7 @@ def test_waiting_for_a_task(api, args, kind, first, last):
 # --- top ---
 
 def add_top(api, subscriptions, **retention):
-    api.answers["GET /v1/status"] = (200, {"connections": {"workers": 2}, "replays_running": 1,
+    api.answers["GET /v1/status"] = (200, {"connections": {"workers": 2}, "tasks_running": 1,
                                            "room": True})
     api.answers["GET /v1/retention"] = (200, {"oldest_seq": 17, "newest_seq": 99,
                                               "journal_bytes": 2048, "blocked_by": "", **retention})
