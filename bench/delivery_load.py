@@ -21,6 +21,7 @@ import bhp  # noqa: E402
 
 SECRET = "whsec_" + base64.b64encode(b"b" * 32).decode()
 HOUR_MS = 3600 * 1000
+REPEAT = 3  # times a short comparison is made per round: rates of a shared disk vary
 FILL = ("--connections", 8, "--pipeline", 8, "--batch", 64)
 
 
@@ -56,6 +57,18 @@ class Peak:
     def __exit__(self, *_):
         self.over.set()
         self.thread.join()
+
+
+def measured(broker, measure):
+    """(rate, microseconds of the broker's processor per event: its own code, all)"""
+    def taken():
+        return broker.api("GET", "/v1/status")["totals"]["published"]
+
+    events, cpu = taken(), broker.cpu_s()
+    rate = measure(broker)["per_s"]
+    own, system = (after - before for after, before in zip(broker.cpu_s(), cpu))
+    per_us = 1e6 / (taken() - events)
+    return rate, own * per_us, (own + system) * per_us
 
 
 # -- backlog --
@@ -139,10 +152,18 @@ def publish_count(bench, broker, type, count):
                1024, "--count", count, "--type", type)["per_s"]
 
 
+def publish_for(bench, broker, seconds, cpu):
+    rate, _, cpu_us = measured(broker, lambda b: run(
+        bench.build, "bench_workers", "publish", "--port", b.workers_port, "--seconds", seconds))
+    cpu.setdefault(broker, []).append(cpu_us)
+    return rate
+
+
 def backlog_rates(bench, loaded):
-    """Publish and consume beside the backlog and on an empty journal: {what: [(empty, loaded)]}."""
-    count, seconds = bench.size(200000, 20000), bench.size(3, 1)
-    rates = {}
+    """Publish and consume beside the backlog and on an empty journal: ({what: [(empty, loaded)]},
+    {broker: [processor time per published event in microseconds]})"""
+    count, seconds = bench.size(200000, 20000), bench.size(2, 1)
+    rates, cpu = {}, {}
     for n in range(bench.rounds):
         empty = bench.broker()
         backlog_subscriptions(empty)
@@ -165,12 +186,12 @@ def backlog_rates(bench, loaded):
         each("publish 1 KiB, 64 a frame, 8 x 8", fresh)
         each("consume + ack the newest, 1 KiB, 8 x 64",
              lambda broker: consume(bench, broker, f"fresh-{n}", count))
-        each("publish 300 B, 64 x 16", lambda broker: run(
-            bench.build, "bench_workers", "publish", "--port", broker.workers_port, "--seconds",
-            seconds)["per_s"])
+        for again in range(REPEAT):
+            order = alternate(n + again, ("empty", "loaded"))
+            each("publish 300 B, 64 x 16", lambda broker: publish_for(bench, broker, seconds, cpu))
         loaded.api("DELETE", f"/v1/subscriptions/fresh-{n}")
         empty.remove()
-    return rates
+    return rates, cpu
 
 
 def with_ids(bench, count, later):
@@ -197,7 +218,11 @@ def part_backlog(bench):
     store = loaded.api("GET", "/v1/status")["store"]["bytes_used"]
     show("published at", f"{rate:,.0f}/s")
     show("anonymous memory above empty: now, peak", f"{mib(filled)}, {mib(peak - idle)}")
-    rates = backlog_rates(bench, loaded)
+    rates, cpu = backlog_rates(bench, loaded)
+    cpu_text = "{:.2f} us, {:.2f} us".format(*(
+        statistics.median(us for b, all_us in cpu.items() if (b is loaded) == with_it for us in all_us)
+        for with_it in (False, True)))
+    show("broker CPU per event published: empty, loaded", cpu_text)
     worked = show("anonymous memory above empty after the rates", mib(loaded.anon_kib() - idle))
     restarts, slowest, restarted = backlog_restarts(loaded, idle)
     rows = [("what", "measured"),
@@ -221,6 +246,7 @@ def part_backlog(bench):
                      f"{statistics.median(p[1] for p in pairs):,.0f}/s"))
         ratio = statistics.median(b / a for a, b in pairs)
         verdicts.append((what + ", backlog / empty", ">= 0.90", f"{ratio:.3f}", ratio >= 0.90))
+    rows.append(("broker CPU per event of that: empty, with the backlog", cpu_text))
     lines = [f"A subscription without a worker has {count:,} events of 1 KiB before it, another one "
              f"{later:,} that are due in four hours and that its worker let it park. Memory is RssAnon. "
              "Restart: from exec to the first DELIVER at a worker that connects as soon as the broker is "
@@ -268,8 +294,20 @@ def add_many(broker, count, filter_of):
         sys.exit(f"{NAME}: a subscription was refused: {failed[0].decode()}")
 
 
+def compare(rounds, pair, measure):
+    """{"none": [measured() of each round], "many": ...}"""
+    got = {"none": [], "many": []}
+    # One round before the first that counts: files and buffers become warm.
+    for n in range(-1, rounds * REPEAT):
+        for name in alternate(n, ("none", "many")):
+            what = measured(pair[name], measure)
+            if n >= 0:
+                got[name].append(what)
+    return got
+
+
 def part_subscriptions(bench):
-    count, seconds = bench.size(10000, 500), bench.size(3, 1)
+    count, seconds = bench.size(10000, 500), bench.size(2, 1)
     doors = {
         "publish 300 B, 64 x 16": lambda broker: run(
             bench.build, "bench_workers", "publish", "--port", broker.workers_port, "--seconds", seconds,
@@ -277,7 +315,8 @@ def part_subscriptions(bench):
         "signed ingest, 64 connections": lambda broker: run(
             bench.build, "bench_load", "http", "--port", broker.http_port, "--secret", SECRET,
             "--connections", 64, "--seconds", seconds)}
-    rows = [("filters that do not match", "door", "none", f"{count:,}", "ratio", "memory of the many")]
+    rows = [("filters that do not match", "door", "none", f"{count:,}", "ratio",
+             "broker CPU per event: none", f"{count:,}", "memory of the many")]
     verdicts = []
     for shape, filter_of in SUBSCRIPTION_SHAPES.items():
         pair = {"none": bench.broker(), "many": bench.broker()}
@@ -287,25 +326,23 @@ def part_subscriptions(bench):
         began = time.monotonic()
         add_many(pair["many"], count, filter_of)
         show(f"{shape}: created in", f"{time.monotonic() - began:.1f} s")
-        memory = pair["many"].anon_kib() - idle
+        memory = mib(pair["many"].anon_kib() - idle)
         for door, measure in doors.items():
-            got = {"none": [], "many": []}
-            # One round before the first that counts: files and buffers become warm.
-            for n in range(-1, bench.rounds):
-                for name in alternate(n, ("none", "many")):
-                    rate = measure(pair[name])["per_s"]
-                    if n >= 0:
-                        got[name].append(rate)
-            ratio = statistics.median(b / a for a, b in zip(got["none"], got["many"]))
-            none, many = (statistics.median(got[name]) for name in ("none", "many"))
-            rows.append((shape, door, f"{none:,.0f}/s", f"{many:,.0f}/s", f"{ratio:.3f}", mib(memory)))
-            show(f"{shape}: {door}", f"{none:,.0f}/s, {many:,.0f}/s, ratio {ratio:.3f}")
+            got = compare(bench.rounds, pair, measure)
+            ratio = statistics.median(b[0] / a[0] for a, b in zip(got["none"], got["many"]))
+            (none, none_own, none_cpu), (many, many_own, many_cpu) = (
+                tuple(statistics.median(column) for column in zip(*got[name])) for name in ("none", "many"))
+            rows.append((shape, door, f"{none:,.0f}/s", f"{many:,.0f}/s", f"{ratio:.3f}",
+                         f"{none_cpu:.2f} us ({none_own:.2f} own)", f"{many_cpu:.2f} us ({many_own:.2f} own)",
+                         memory))
+            show(f"{shape}: {door}", ", ".join(rows[-1][2:7]))
             verdicts.append((f"{shape}: {door}", ">= 0.95", f"{ratio:.3f}", ratio >= 0.95))
         for broker in pair.values():
             broker.remove()
     lines = [f"Two brokers side by side, one without subscriptions and one with {count:,}, loaded in turn; "
              "both journals grow alike. The events have a type, a subject, a source (at the HTTP door) and "
-             "user_metadata of the names that the filters ask for, with other values."]
+             "user_metadata of the names that the filters ask for, with other values. Of the broker's processor "
+             "time per event, \"own\" is what is not the system's."]
     return lines, rows, verdicts
 
 

@@ -9,7 +9,9 @@ bool attachment_can_take(const struct attachment *a) {
 }
 
 uint64_t attachment_lease_ms(const struct attachment *a) {
-    return a->lease_ms != 0 ? a->lease_ms : a->sub->policy.lease_ms;
+    const struct policy *p = &a->sub->policy;
+    if (a->lease_ms == 0) return p->lease_ms;
+    return a->lease_ms < p->max_hold_ms ? a->lease_ms : p->max_hold_ms;
 }
 
 void attachment_refresh(struct engine *e, struct attachment *a) {

@@ -18,7 +18,10 @@ static uint64_t event_key(uint64_t seq, bool replay) {
     return map_mix(seq * 2 + replay) | 1; /* map_mix is a bijection: only the lowest bit is lost */
 }
 
+/* One that is READY, since the grace is over or it came back, is nobody's: its worker may as well go
+ * on with it. */
 static bool grantable(const struct delivery *d, uint64_t session) {
+    if (d->state == DELIVERY_READY) return true;
     if (d->state == DELIVERY_DELAYED) return d->unclaimed;
     return d->state == DELIVERY_LEASED && session != 0 && d->lease->attachment->session == session;
 }
@@ -31,6 +34,8 @@ static void grant(struct engine *e, struct attachment *a, struct delivery *d, ui
         since_ms = d->lease->since_ms;
         lease_free(e, d->lease);
         delivery_set_state(e, d, DELIVERY_READY, 0);
+    } else {
+        d->deliveries++; /* its hand-out before the restart was never written; or this is one */
     }
     lease_new(e, a, d, tag, event.body.len, since_ms, d->fails > 0);
 }
@@ -58,9 +63,16 @@ static void claim_rows(struct engine *e, struct attachment *a, struct claims *cl
     if (e->time.now_ms >= e->grace_until_ms) return;
     for (size_t i = 0; i < claims->count && claims->by_event.len > 0; i++) {
         const struct claim *c = &claims->v[i];
+        if (subscription_outstanding(a->sub) >= e->options.outstanding_max) return;
         if (map_get(&claims->by_event, event_key(c->seq, c->replay)) != c) continue;
         struct delivery *d = due_claim(e, a->sub, c->seq, c->replay);
         if (d == NULL) continue;
+        struct event event;
+        delivery_event(e, d, &event, NULL);
+        if (!order_enter(e, d, &event)) { /* another one of its key goes first */
+            delivery_set_state(e, d, DELIVERY_BLOCKED, 0);
+            continue;
+        }
         map_remove(&claims->by_event, event_key(c->seq, c->replay));
         claims->granted++;
         grant(e, a, d, c->tag);

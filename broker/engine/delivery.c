@@ -208,11 +208,11 @@ void delivery_bury(struct engine *e, struct delivery *d, const char *reason,
                             .failure = {failure->type, failure->message, failure->detail}};
     uint32_t cursor = d->cursor == &s->due ? d->row_cursor : d->cursor->id;
     uint8_t key[KEY_DEAD_BYTES];
-    struct slice k = key_dead(key, s->id, d->seq, cursor), old;
+    struct slice k = key_dead(key, s->id, d->seq, cursor);
     delivery_event(e, d, &r.event, NULL);
     /* The same event may have died before, been sought back and died again: one dead letter. */
-    bool removing = s->dead_turn > e->turns_durable;
-    if (removing || !store_get(e->store, STORE_DEAD, k, &old)) s->dead_count++;
+    if (!row_there(e, STORE_DEAD, k)) s->dead_count++;
+    row_changed(e, STORE_DEAD, k, true);
     struct batch *b = turn_batch(e);
     batch_add(b, BATCH_PUT, STORE_DEAD, arena_copy(&b->arena, k),
               record_dead_encode(&b->arena, &r));

@@ -26,15 +26,17 @@ static void put(struct engine *e, struct slice key, const struct record_due *row
 void due_write(struct engine *e, struct subscription *s, uint64_t due_wall_ms, uint32_t cursor,
                const struct record_due *row) {
     uint8_t key[KEY_DUE_BYTES];
-    struct slice old;
+    struct slice k;
     if (due_wall_ms <= s->due_place_wall_ms) due_wall_ms = s->due_place_wall_ms + 1;
     /* The same event twice in one millisecond: sought back to and delayed again. */
-    while (store_get(e->store, STORE_DUE, key_due(key, s->id, due_wall_ms, row->event.seq, cursor),
-                     &old)) {
-        due_wall_ms++;
+    for (;; due_wall_ms++) {
+        k = key_due(key, s->id, due_wall_ms, row->event.seq, cursor);
+        bool used = row_there(e, STORE_DUE, k) || map_get(&s->due_taken, hash_bytes(0, k)) != NULL;
+        if (!used) break;
     }
     turn_open(e);
-    put(e, key_due(key, s->id, due_wall_ms, row->event.seq, cursor), row);
+    put(e, k, row);
+    row_changed(e, STORE_DUE, k, true);
     s->due_count++;
     if (due_wall_ms < s->due_undurable_wall_ms) s->due_undurable_wall_ms = due_wall_ms;
     s->due_turn_number = e->turn_number;

@@ -24,12 +24,15 @@ int engine_open(struct engine **out, struct store *store, const struct engine_op
     e->next_id = 1;
     e->turn_number = 1;
     e->opened_wall_ms = time.wall_ms;
+    e->clock_offset_ms = time.wall_ms - time.now_ms;
     e->grace_until_ms = time.now_ms + o->restart_grace_ms;
     e->retention_at_ms = e->dead_place_at_ms = time.now_ms;
     e->flush_at_ms = UINT64_MAX;
     e->lag_check_at_ms = time.now_ms + POSITION_LAG_MS;
     prng_seed(&e->prng, options->seed);
     heap_init(&e->deadlines);
+    map_init(&e->rows_by_key);
+    list_init(&e->rows);
     list_init(&e->dirty);
     list_init(&e->runnable);
     list_init(&e->due_waiting);
@@ -55,6 +58,8 @@ void engine_close(struct engine **out) {
     CHECK(e->attachments.len == 0);
     map_free(&e->attachments);
     heap_free(&e->deadlines);
+    rows_settled(e, true);
+    map_free(&e->rows_by_key);
     dedupe_free(&e->dedupe);
     while (e->pending != NULL) {
         struct engine_turn *t = e->pending;
@@ -101,6 +106,7 @@ void engine_step(struct engine *e, struct engine_time time, const struct command
 /* What is left over is due at once in the next turn: a turn stays short even when 100,000 leases
  * run out together. */
 #define DEADLINES_PER_TURN 8192
+#define CLOCK_STEP_MS      1000 /* a smaller move of the wall clock makes a row late by so much */
 
 static void fire(struct engine *e, struct deadline *t) {
     switch (t->kind) {
@@ -124,9 +130,23 @@ static void fire_deadlines(struct engine *e) {
     }
 }
 
+/* Due times on disk are of the wall clock, timers are not: when it was set, or the machine slept,
+ * they are set anew. */
+static void notice_clock(struct engine *e) {
+    uint64_t offset_ms = e->time.wall_ms - e->time.now_ms;
+    int64_t moved_ms = (int64_t)(offset_ms - e->clock_offset_ms);
+    if (moved_ms > -CLOCK_STEP_MS && moved_ms < CLOCK_STEP_MS) return;
+    e->clock_offset_ms = offset_ms;
+    for (size_t i = 0; i < e->subs_count; i++) {
+        subscription_wake(e, e->subs[i]);
+        subscription_arm(e, e->subs[i]);
+    }
+}
+
 struct engine_turn *engine_end_turn(struct engine *e, struct engine_time time) {
     CHECK(time.now_ms >= e->time.now_ms);
     e->time = time;
+    notice_clock(e);
     fire_deadlines(e);
     if (time.now_ms >= e->lag_check_at_ms) cursors_check_lag(e);
     retention_run(e);
@@ -158,6 +178,7 @@ void engine_durable(struct engine *e, struct engine_turn *t) {
         CHECK(t->events->first_seq == e->durable_seq + 1);
         e->durable_seq += t->events->count;
     }
+    rows_settled(e, false);
     due_durable(e);
 }
 

@@ -21,6 +21,7 @@ static uint64_t lease_time(struct engine *e, struct lease *l, uint64_t lease_ms)
     const struct policy *p = &l->delivery->cursor->sub->policy;
     uint64_t now_ms = e->time.now_ms, last_ms = l->since_ms + p->max_hold_ms;
     l->expires_ms = now_ms + lease_ms < last_ms ? now_ms + lease_ms : last_ms;
+    if (l->expires_ms < now_ms) l->expires_ms = now_ms; /* held too long, and not yet told so */
     uint64_t left_ms = l->expires_ms - now_ms;
     l->notice_ms = left_ms >= NOTICE_MIN_MS ? l->expires_ms - left_ms / 4 : 0;
     return l->notice_ms != 0 ? l->notice_ms : l->expires_ms;

@@ -29,7 +29,9 @@ static void reader_close(struct engine *e, struct reader *r) {
     r->cursor = NULL;
 }
 
-/* The event at the cursor's next position or the first after it. False: the journal ends first. */
+/* The event at the cursor's next position or the first after it. False: the journal ends first.
+ * What retention has passed is gone, even when its record can still be seen: its removal may be
+ * under way. */
 static bool reader_get(struct engine *e, struct reader *r, struct cursor *c, struct event *out,
                        bool *own) {
     *own = false;
@@ -39,13 +41,14 @@ static bool reader_get(struct engine *e, struct reader *r, struct cursor *c, str
         *out = *event;
         return true;
     }
+    uint64_t from = c->next > e->trimmed_to ? c->next : e->trimmed_to + 1;
     if (r->cursor != c) {
         uint8_t key[KEY_U64_BYTES];
         reader_close(e, r);
-        store_seek(e->store, STORE_JOURNAL, key_u64(key, c->next), &r->it);
+        store_seek(e->store, STORE_JOURNAL, key_u64(key, from), &r->it);
         r->cursor = c;
     }
-    while (r->it.valid && key_read_u64(r->it.key, 0) < c->next) store_next(e->store, &r->it);
+    while (r->it.valid && key_read_u64(r->it.key, 0) < from) store_next(e->store, &r->it);
     CHECK(r->it.valid); /* the newest durable record is never removed */
     uint64_t seq = key_read_u64(r->it.key, 0);
     if (!record_event_decode(seq, r->it.value, out)) store_damaged("journal record", seq);

@@ -224,7 +224,11 @@ static bool recover_retry(struct engine *e, struct delivery *d, struct slice val
     if (wait_ms > LIMIT_BACKOFF_MS_MAX + LIMIT_BACKOFF_MS_MAX / 10) {
         wait_ms = LIMIT_BACKOFF_MS_MAX;
     }
-    delivery_set_state(e, d, DELIVERY_DELAYED, e->time.now_ms + wait_ms);
+    if (d->cursor->sub->policy.ordered) { /* whether it has its key is seen later */
+        d->not_before_wall_ms = e->time.wall_ms + wait_ms;
+    } else {
+        delivery_set_state(e, d, DELIVERY_DELAYED, e->time.now_ms + wait_ms);
+    }
     return true;
 }
 
@@ -264,12 +268,13 @@ static void recover_outstanding(struct engine *e, struct cursor *c) {
         struct event event;
         if (p->ordered) {
             delivery_event(e, d, &event, NULL);
-            d->not_before_wall_ms = event.deliver_at_ms;
-            bool may_go = order_enter(e, d, &event);
-            if (d->state == DELIVERY_NEW && !may_go) {
+            if (event.deliver_at_ms > d->not_before_wall_ms) {
+                d->not_before_wall_ms = event.deliver_at_ms;
+            }
+            if (!order_enter(e, d, &event)) {
                 delivery_set_state(e, d, DELIVERY_BLOCKED, 0);
-            } else if (d->state == DELIVERY_NEW && event.deliver_at_ms > e->time.wall_ms) {
-                uint64_t wait_ms = event.deliver_at_ms - e->time.wall_ms;
+            } else if (d->not_before_wall_ms > e->time.wall_ms) {
+                uint64_t wait_ms = d->not_before_wall_ms - e->time.wall_ms;
                 delivery_set_state(e, d, DELIVERY_DELAYED, e->time.now_ms + wait_ms);
             }
         }

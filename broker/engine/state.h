@@ -177,15 +177,18 @@ struct engine {
     uint64_t turn_number;   /* of the open turn, or of the next one that opens */
     uint64_t turns_durable; /* number of the newest durable turn */
 
-    struct heap deadlines; /* of struct deadline */
-    struct list dirty;     /* cursors whose position must be written */
-    uint64_t flush_at_ms;  /* when at the latest; UINT64_MAX: nothing dirty */
-    bool urgent;           /* some cursor of dirty is urgent */
+    struct heap deadlines;  /* of struct deadline */
+    struct map rows_by_key; /* rows that turns changed which are not durable (turn.c) */
+    struct list rows;       /* the same, oldest change first */
+    struct list dirty;      /* cursors whose position must be written */
+    uint64_t flush_at_ms;   /* when at the latest; UINT64_MAX: nothing dirty */
+    bool urgent;            /* some cursor of dirty is urgent */
     uint64_t lag_check_at_ms;
     uint64_t opened_wall_ms;
-    uint64_t grace_until_ms; /* until then what was out before the restart waits for its workers */
-    struct list runnable;    /* subscriptions that may hand something out */
-    struct list due_waiting; /* subscriptions with rows that are not durable yet */
+    uint64_t clock_offset_ms; /* of the wall clock from the monotonic one; wraps around */
+    uint64_t grace_until_ms;  /* until then what was out before the restart waits for its workers */
+    struct list runnable;     /* subscriptions that may hand something out */
+    struct list due_waiting;  /* subscriptions with rows that are not durable yet */
 
     struct subscription **subs; /* by name */
     size_t subs_count, subs_cap;
@@ -225,6 +228,12 @@ const char *turn_text(struct engine *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool event_read(struct engine *e, uint64_t seq, struct event *out, bool *own);
 /* The events of the open or a pending turn, if seq is not durable. */
 const struct event *event_undurable(const struct engine *e, uint64_t seq, bool *own);
+/* Notes that a row is written or removed in the open turn, until that is durable. */
+void row_changed(struct engine *e, enum store_table table, struct slice key, bool there);
+/* Whether there is such a row, by the store and what was noted since. */
+bool row_there(struct engine *e, enum store_table table, struct slice key);
+/* Forgets what was noted of durable turns; `all`: of every turn. */
+void rows_settled(struct engine *e, bool all);
 /* The store holds something that cannot be: stops the process with the reason. */
 _Noreturn void store_damaged(const char *what, uint64_t n);
 

@@ -287,7 +287,8 @@ static void count_run(struct engine *e, struct task *t) {
     uint32_t left = COUNT_SLICE;
     uint8_t key[KEY_U64_BYTES];
     struct store_iter it;
-    store_seek(e->store, STORE_JOURNAL, key_u64(key, c->next), &it);
+    uint64_t first = c->next > e->trimmed_to ? c->next : e->trimmed_to + 1;
+    store_seek(e->store, STORE_JOURNAL, key_u64(key, first), &it);
     while (c->next <= c->end && c->next <= e->durable_seq && left-- > 0) {
         struct event event;
         struct filter_subject subject;
@@ -323,6 +324,7 @@ static bool dead_wanted(const struct task *t, const struct record_dead *r) {
 
 void dead_remove(struct engine *e, struct subscription *s, struct slice key) {
     batch_delete(turn_batch(e), STORE_DEAD, key);
+    row_changed(e, STORE_DEAD, key, false);
     if (s->dead_count > 0) s->dead_count--;
     s->dead_turn = e->turn_number;
     cursor_mark_dirty(e, &s->live, true);

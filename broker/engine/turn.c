@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/hash.h"
 #include "broker/engine/state.h"
 
 void turn_free(struct engine_turn *t) {
@@ -83,6 +84,46 @@ bool event_read(struct engine *e, uint64_t seq, struct event *out, bool *own) {
     if (!store_get(e->store, STORE_JOURNAL, key_u64(key, seq), &value)) return false;
     if (!record_event_decode(seq, value, out)) store_damaged("journal record", seq);
     return true;
+}
+
+/* A row that a turn changed which is not durable: the store cannot tell of it yet. */
+struct row_change {
+    uint64_t hash, turn_number;
+    bool there;
+    struct list in_rows;
+};
+
+static uint64_t row_hash(enum store_table table, struct slice key) {
+    return hash_bytes((uint64_t)table, key);
+}
+
+void row_changed(struct engine *e, enum store_table table, struct slice key, bool there) {
+    uint64_t hash = row_hash(table, key);
+    struct row_change *r = map_get(&e->rows_by_key, hash);
+    if (r == NULL) {
+        r = mem_alloc(sizeof *r);
+        map_add(&e->rows_by_key, hash, r);
+    } else {
+        list_unlink(&r->in_rows);
+    }
+    *r = (struct row_change){.hash = hash, .turn_number = e->turn_number, .there = there};
+    list_push_back(&e->rows, &r->in_rows);
+}
+
+bool row_there(struct engine *e, enum store_table table, struct slice key) {
+    const struct row_change *r = map_get(&e->rows_by_key, row_hash(table, key));
+    struct slice value;
+    return r != NULL ? r->there : store_get(e->store, table, key, &value);
+}
+
+void rows_settled(struct engine *e, bool all) {
+    for (struct list *n = list_first(&e->rows); n != NULL; n = list_first(&e->rows)) {
+        struct row_change *r = CONTAINER_OF(n, struct row_change, in_rows);
+        if (!all && r->turn_number > e->turns_durable) return;
+        list_unlink(n);
+        map_remove(&e->rows_by_key, r->hash);
+        free(r);
+    }
 }
 
 _Noreturn void store_damaged(const char *what, uint64_t n) {

@@ -55,11 +55,22 @@ void bh_finish(struct bellhop *c, int error, const char *fmt, ...) {
     if (!c->closing) uv_timer_start(&c->timer, on_timer, 0, 0);
 }
 
+/* There is something to claim on the next connection. */
+static bool has_claims(struct bellhop *c) {
+    if (c->session_len == 0) return false;
+    LIST_FOR(n, next, &c->subs) {
+        struct bellhop_sub *s = CONTAINER_OF(n, struct bellhop_sub, node);
+        if (s->running > 0 || !list_empty(&s->settled) || !list_empty(&s->unsure)) return true;
+    }
+    return false;
+}
+
 /* How long to wait before the next attempt: between half of a doubling step and the step. */
 static uint64_t pause_ms(struct bellhop *c) {
     uint64_t high = BH_PAUSE_MAX_MS;
+    uint64_t max = has_claims(c) ? BH_PAUSE_CLAIMS_MS : BH_PAUSE_MAX_MS;
     if (c->attempts < 8) high = (uint64_t)BH_PAUSE_MIN_MS << (c->attempts + 1);
-    if (high > BH_PAUSE_MAX_MS) high = BH_PAUSE_MAX_MS;
+    if (high > max) high = max;
     c->attempts++;
     return high / 2 + prng_below(&c->prng, high / 2 + 1);
 }
@@ -79,6 +90,7 @@ void bh_lost(struct bellhop *c, const char *fmt, ...) {
         return;
     }
     if (steady) c->attempts = 0;
+    if (said_goodbye) c->session_len = 0; /* the broker has let go of everything */
     uint64_t wait_ms = pause_ms(c), asked_ms = c->reconnect_ms;
     if (asked_ms > BH_ASKED_PAUSE_MAX_MS) asked_ms = BH_ASKED_PAUSE_MAX_MS;
     /* What the broker asked for, and a little more: others were asked the same. */
@@ -86,7 +98,6 @@ void bh_lost(struct bellhop *c, const char *fmt, ...) {
     c->reconnect_ms = 0;
     c->leave = BH_STAY;
     c->drain_sent = c->drained = c->choked = c->quiet = false;
-    if (said_goodbye) c->session_len = 0; /* the broker has let go of everything */
     c->phase = BH_WAITING;
     c->deadline_ms = now_ms + wait_ms;
     memcpy(c->text, text, sizeof c->text);

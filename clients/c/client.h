@@ -32,18 +32,18 @@
 #include "proto/limits.h"
 
 enum {
-    BH_ADDRESSES = 8,               /* of one host name that are tried */
-    BH_TEXT_BYTES = 512,            /* an error with its words */
-    BH_CONNECT_MS = 10000,          /* resolving, or connecting to one address */
-    BH_STOP_MS = 10000,             /* handlers that run may take this long to settle */
-    BH_GOODBYE_MS = 1000,           /* from CLOSE to the broker's end of stream */
-    BH_PAUSE_MIN_MS = 100,          /* before connecting again */
-    BH_PAUSE_MAX_MS = 30000,        /* the same */
-    BH_PERIOD_MIN_MS = 20,          /* a broker may not make us ping or extend more often */
+    BH_ADDRESSES = 8,          /* of one host name that are tried */
+    BH_TEXT_BYTES = 512,       /* an error with its words */
+    BH_CONNECT_MS = 10000,     /* resolving, or connecting to one address */
+    BH_STOP_MS = 10000,        /* handlers that run may take this long to settle */
+    BH_GOODBYE_MS = 1000,      /* from CLOSE to the broker's end of stream */
+    BH_PAUSE_MIN_MS = 100,     /* before connecting again */
+    BH_PAUSE_MAX_MS = 30000,   /* the same */
+    BH_PAUSE_CLAIMS_MS = 2000, /* the same with claims: a broker that starts waits 10 s for them */
+    BH_PERIOD_MIN_MS = 20,     /* a broker may not make us ping or extend more often */
     BH_ASKED_PAUSE_MAX_MS = 300000, /* that a broker may ask for */
     BH_STEADY_MS = 5000,            /* a connection this old starts the pauses afresh */
     BH_RESUME_MS = 5000,            /* asked for when the user does not say */
-    BH_SESSION_BYTES = 128,         /* of the broker's word for a session */
     BH_UNSURE_MS = 100,     /* what the broker has is on disk 50 ms later, and the way there */
     BH_OUT_BYTES = 1 * MIB, /* publishes wait while so much is unsent */
     BH_OUT_BYTES_MAX = 128 * MIB,    /* a peer that takes nothing: the end */
@@ -178,7 +178,7 @@ struct bellhop {
     uint64_t ready_at_ms, reconnect_ms;
     unsigned attempts;
     struct prng prng;
-    char session[BH_SESSION_BYTES]; /* the one to go on; session_len is 0: there is none */
+    char session[LIMIT_SESSION_TOKEN_BYTES]; /* the one to go on; session_len is 0: there is none */
     size_t session_len;
     uint64_t clock_ms;    /* the broker's wall time when bh_clock_ms is 0, modulo 2^64 */
     uint32_t barrier_rid; /* of a PING whose PONG says that the broker has what was sent before */

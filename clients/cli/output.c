@@ -29,12 +29,13 @@ static size_t width(const char *text) {
     return count;
 }
 
-static void print_cell(FILE *out, const char *text, size_t wide, bool right, bool last) {
+static void print_cell(const struct table *t, size_t c, FILE *out, const char *text, size_t wide) {
     size_t pad = wide - width(text);
+    bool right = t->heads[c][0] == '>', last = c + 1 == t->columns;
     if (right) fprintf(out, "%*s", (int)pad, "");
     fputs(text, out);
     if (!right && !last) fprintf(out, "%*s", (int)pad, "");
-    fputs(last ? "\n" : "  ", out);
+    fputs(last ? "\n" : t->tight ? " " : "  ", out);
 }
 
 static void print_heads(const struct table *t, FILE *out, const struct cli *cli,
@@ -47,7 +48,7 @@ static void print_heads(const struct table *t, FILE *out, const struct cli *cli,
             fprintf(out, "%*s%s%s\n", right ? (int)(wide[c] - width(head)) : 0, "", head,
                     colour_off(cli));
         } else {
-            print_cell(out, head, wide[c], right, last);
+            print_cell(t, c, out, head, wide[c]);
         }
     }
 }
@@ -70,7 +71,7 @@ void table_print(struct table *t, FILE *out, const struct cli *cli, const char *
     for (size_t i = 0; i < t->cells_count; i++) {
         size_t c = i % t->columns;
         if (c == 0) fputs(indent, out);
-        print_cell(out, t->cells[i], wide[c], t->heads[c][0] == '>', c + 1 == t->columns);
+        print_cell(t, c, out, t->cells[i], wide[c]);
         free(t->cells[i]);
     }
     free(t->cells);
@@ -134,6 +135,22 @@ void text_cut(char *text, size_t columns) {
     memcpy(at, "...", 4); /* three characters at least were cut off, and the terminator */
 }
 
+/* The character number `count` of the text, or its end. */
+static char *character_at(char *text, size_t count) {
+    while (*text != '\0' && (((uint8_t)*text & 0xC0) == 0x80 || count-- > 0)) text++;
+    return text;
+}
+
+void text_cut_middle(char *text, size_t columns) {
+    CHECK(columns >= 3);
+    size_t wide = width(text);
+    if (wide <= columns) return;
+    size_t tail = (columns - 3) / 2, head = columns - 3 - tail;
+    char *rest = character_at(text, wide - tail), *at = character_at(text, head);
+    memcpy(at, "...", 3); /* four characters at least were cut off */
+    memmove(at + 3, rest, strlen(rest) + 1);
+}
+
 void text_cut_bytes(char *text, size_t bytes) {
     CHECK(bytes >= 3);
     if (strlen(text) <= bytes) return;
@@ -164,6 +181,30 @@ char *text_duration(uint64_t ms) {
     if (s < 3600) return text_printf("%llu m %llu s", s / 60, s % 60);
     if (s < 86400) return text_printf("%llu h %llu m", s / 3600, s % 3600 / 60);
     return text_printf("%llu d %llu h", s / 86400, s % 86400 / 3600);
+}
+
+char *text_span(uint64_t ms) {
+    static const struct {
+        const char *name;
+        uint64_t ms;
+    } units[] = {{"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
+    char *text = mem_strdup("");
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+        uint64_t number = ms / units[i].ms;
+        ms %= units[i].ms;
+        if (number == 0 && (ms > 0 || text[0] != '\0' || i + 1 < sizeof(units) / sizeof(units[0]))) {
+            continue;
+        }
+        char *longer = text_printf("%s%s%llu %s", text, text[0] != '\0' ? " " : "",
+                                   (unsigned long long)number, units[i].name);
+        free(text);
+        text = longer;
+    }
+    return text;
+}
+
+char *text_count(uint64_t number, const char *one) {
+    return text_printf("%llu %s%s", (unsigned long long)number, one, number == 1 ? "" : "s");
 }
 
 char *text_age(uint64_t ms) {

@@ -19,6 +19,7 @@
 struct table {
     const char *heads[TABLE_COLUMNS]; /* ">NAME" is set to the right */
     size_t columns;
+    bool tight;   /* one blank between columns, not two */
     char **cells; /* owns them, row by row */
     size_t cells_count, cells_room;
 };
@@ -39,13 +40,20 @@ void text_clean(char *text);
 void text_clean_lines(char *text);
 /* Cuts to at most `columns` characters, with "..." at the end. */
 void text_cut(char *text, size_t columns);
+/* The same with "..." in the middle: what names differ in is often their end. */
+void text_cut_middle(char *text, size_t columns);
 /* Cuts clean text to at most `bytes` bytes, between characters, with "..." at the end. */
 void text_cut_bytes(char *text, size_t bytes);
 /* A heap text; aborts when memory is out. */
 char *text_printf(const char *fmt, ...) PRINTF_LIKE(1, 2);
 char *text_vprintf(const char *fmt, va_list list) PRINTF_LIKE(1, 0);
-/* "850 ms", "12.3 s", "4 m 10 s", "3 h 5 m", "2 d 4 h". The caller frees. */
+/* Rounded, as what was measured: "850 ms", "12.3 s", "4 m 10 s", "3 h 5 m", "2 d 4 h". The caller
+ * frees. */
 char *text_duration(uint64_t ms);
+/* Exact, as what was set: "250 ms", "30 s", "1 m 30 s 500 ms", "7 d". The caller frees. */
+char *text_span(uint64_t ms);
+/* "1 event", "2 events": `one` is the singular. The caller frees. */
+char *text_count(uint64_t number, const char *one);
 /* The same, "-" for 0. The caller frees. */
 char *text_age(uint64_t ms);
 /* "512 B", "1.0 MiB". The caller frees. */

@@ -48,6 +48,7 @@ static void add_row(struct top *t, struct slice sub, const char *holder) {
     *row = (struct top_row){
         .name = json_show(sub, "name"),
         .why_idle = json_show(sub, "why_idle"),
+        .backlog = json_number(sub, "backlog", 0),
         .ready = json_number(sub, "ready", 0),
         .leased = json_number(sub, "leased", 0),
         .delayed = json_number(sub, "delayed", 0),
@@ -193,27 +194,78 @@ static char *count(uint64_t number) {
     return text_printf("%llu", (unsigned long long)number);
 }
 
-static void add_table(const struct top *t, FILE *out, size_t rows) {
-    static const char *const heads[] = {"NAME",     ">READY",   ">LEASED", ">DELAYED",
-                                        ">BLOCKED", ">DEAD",    ">OLDEST", ">IN/S",
-                                        ">OUT/S",   "WHY IDLE", NULL};
+static char *rate(double per_s) {
+    return text_printf(per_s < 100 ? "%.1f" : "%.0f", per_s);
+}
+
+#define NARROW_COLUMNS 110 /* below: no column for BLOCKED, one blank between the others */
+#define NAME_COLUMNS   8   /* a name is not cut to less */
+
+/* One row per subscription with the names cut to `name` characters (0: whole). */
+static void add_table(const struct top *t, FILE *out, size_t rows, bool narrow, size_t name) {
+    static const char *const wide_heads[] = {
+        "NAME",  ">BACKLOG", ">READY", ">LEASED", ">DELAYED", ">BLOCKED",
+        ">DEAD", ">OLDEST",  ">IN/S",  ">OUT/S",  "WHY IDLE", NULL};
+    static const char *const narrow_heads[] = {"NAME",    ">BACKLOG", ">READY",   ">LEASED",
+                                               ">DELAYED", ">DEAD",    ">OLDEST",  ">IN/S",
+                                               ">OUT/S",   "WHY IDLE", NULL};
     struct cli plain = {0};
     struct table table;
-    table_init(&table, heads);
+    table_init(&table, narrow ? narrow_heads : wide_heads);
+    table.tight = narrow;
     for (size_t i = 0; i < rows; i++) {
         const struct top_row *row = &t->rows[i];
-        table_add(&table, mem_strdup(row->name));
+        char *text = mem_strdup(row->name);
+        text_clean(text);
+        if (name > 0) text_cut_middle(text, name);
+        table_add(&table, text);
+        table_add(&table, count(row->backlog));
         table_add(&table, count(row->ready));
         table_add(&table, count(row->leased));
         table_add(&table, count(row->delayed));
-        table_add(&table, count(row->blocked));
+        if (!narrow) table_add(&table, count(row->blocked));
         table_add(&table, count(row->dead));
         table_add(&table, text_age(row->oldest_ms));
-        table_add(&table, text_printf("%.1f", row->in_per_s));
-        table_add(&table, text_printf("%.1f", row->out_per_s));
+        table_add(&table, rate(row->in_per_s));
+        table_add(&table, rate(row->out_per_s));
         table_add(&table, mem_strdup(row->why_idle));
     }
     table_print(&table, out, &plain, "", "no subscription yet: bellhop sub create NAME");
+}
+
+/* Columns of the longest line, as far as its first bytes say; the rest is ASCII. */
+static size_t longest(const char *text) {
+    size_t most = 0;
+    while (*text != '\0') {
+        size_t wide = text_width(text, strcspn(text, "\n"));
+        if (wide > most) most = wide;
+        text += strcspn(text, "\n");
+        text += *text == '\n';
+    }
+    return most;
+}
+
+/* The table, made to fit: the names give way. The caller frees. */
+static char *fit_table(const struct top *t, size_t rows, size_t columns) {
+    bool narrow = columns > 0 && columns < NARROW_COLUMNS;
+    size_t name = 0;
+    for (;;) {
+        char *text = NULL;
+        size_t size = 0;
+        FILE *memory = open_memstream(&text, &size);
+        CHECK(memory != NULL);
+        add_table(t, memory, rows, narrow, name);
+        CHECK(fclose(memory) == 0);
+        size_t wide = longest(text), most = 0;
+        for (size_t i = 0; i < rows; i++) {
+            size_t own = text_width(t->rows[i].name, strlen(t->rows[i].name));
+            if (own > most) most = own;
+        }
+        if (name > 0 || columns == 0 || wide <= columns || most <= NAME_COLUMNS) return text;
+        size_t rest = wide - most;
+        name = columns > rest + NAME_COLUMNS ? columns - rest : NAME_COLUMNS;
+        free(text);
+    }
 }
 
 #define HEADING_LINES 3
@@ -229,7 +281,9 @@ void top_print(const struct top *t, const struct cli *cli, size_t lines, size_t 
         rows = lines > HEADS_LINES + 1 ? lines - HEADS_LINES - 1 : 1;
     }
     add_heading(t, memory);
-    add_table(t, memory, rows);
+    char *table = fit_table(t, rows, columns);
+    fputs(table, memory);
+    free(table);
     if (rows < t->rows_count) fprintf(memory, "and %zu more\n", t->rows_count - rows);
     CHECK(fclose(memory) == 0);
     char *rest = text, *line;

@@ -12,7 +12,7 @@
 
 struct top_row {
     char *name, *why_idle;
-    uint64_t ready, leased, delayed, blocked, dead, oldest_ms;
+    uint64_t backlog, ready, leased, delayed, blocked, dead, oldest_ms;
     double in_per_s, out_per_s;
     bool holds; /* retention cannot go on because of it */
 };
@@ -36,7 +36,8 @@ void top_free(struct top *t);
 /* One line: {"status":{...},"retention":{...},"subscriptions":[...]}, all of them the API's. */
 void top_print_json(const struct top *t);
 /* The header and the table: at most `lines` lines of at most `columns` characters (0: no bound),
- * each with `line_end` behind it. */
+ * each with `line_end` behind it.
+ * Names are cut and columns moved together before one is lost. */
 void top_print(const struct top *t, const struct cli *cli, size_t lines, size_t columns,
                const char *line_end);
 

@@ -254,14 +254,17 @@ static void on_effect(void *ctx, const struct effect *f) {
     case EFFECT_DELIVER: on_deliver(o, f); break;
     case EFFECT_ATTACHED: {
         struct asked *a = answered(o, f);
-        if (f->err != ERR_OK) oracle_worker(o, f->u.attached.attachment)->state = WORKER_GONE;
-        else CHECK(f->u.attached.resumed == a->granted);
+        struct worker *w = oracle_worker(o, f->u.attached.attachment);
+        CHECK(f->err != ERR_OK || f->u.attached.resumed == a->granted);
+        if (f->err != ERR_OK) w->state = WORKER_GONE;
+        if (w->state == WORKER_COMING) w->state = WORKER_ACTIVE;
         break;
     }
     case EFFECT_REVOKED: {
         struct worker *w = oracle_worker(o, f->u.revoked.attachment);
         CHECK(f->u.revoked.tag < w->next_tag);
-        w->tags[f->u.revoked.tag].held = HELD_LOST;
+        enum held *held = &w->tags[f->u.revoked.tag].held;
+        if (*held != HELD_REFUSED) *held = HELD_LOST;
         break;
     }
     case EFFECT_ENDED: oracle_worker(o, f->u.ended.attachment)->state = WORKER_GONE; break;
@@ -419,7 +422,13 @@ void oracle_check_rows(struct oracle *o) {
         uint64_t dead = 0, due = rows(o, STORE_DUE, s->id);
         bool found = engine_subscription_get(e, slice_str(s->name), &info);
         found = found && engine_dead_scan(e, slice_str(s->name), 0, 0, count_dead, &dead);
-        CHECK(found && info.dead == dead && s->due_count == due);
+        CHECK(found);
+        if (info.dead != dead || s->due_count != due) {
+            fprintf(stderr, "%s: %llu dead, rows %llu; %llu due, rows %llu\n", s->name,
+                    (unsigned long long)info.dead, (unsigned long long)dead,
+                    (unsigned long long)s->due_count, (unsigned long long)due);
+        }
+        CHECK(info.dead == dead && s->due_count == due);
         CHECK(info.delayed == s->delayed_count + due - s->due.outstanding_count);
     }
     store_end_reads(o->w.store);
@@ -438,6 +447,7 @@ static void look_in(const struct cursor *c, const struct claim *claim, uint64_t 
         const struct delivery *d = CONTAINER_OF(n, struct delivery, in_cursor);
         uint32_t from = c->id == CURSOR_DUE ? d->row_cursor : c->id;
         if (d->seq != claim->seq || (from != CURSOR_LIVE) != claim->replay) continue;
+        out->in_memory |= d->state == DELIVERY_READY;
         out->in_memory |= d->state == DELIVERY_DELAYED && d->unclaimed;
         out->in_memory |=
             d->state == DELIVERY_LEASED && session != 0 && d->lease->attachment->session == session;
@@ -488,7 +498,7 @@ void oracle_attach(struct oracle *o, struct command *c, struct asked *a) {
         const struct claim *claim = &c->u.attach.claims[i];
         const struct lease *l = map_get(&at->by_tag, claim->tag);
         struct hand_out *h = tag_add(w, claim->tag);
-        *h = (struct hand_out){claim->seq, claim->replay, l != NULL ? HELD : HELD_LOST};
+        *h = (struct hand_out){claim->seq, claim->replay, l != NULL ? HELD : HELD_REFUSED};
         if (l == NULL) {
             CHECK(!can[i].in_memory || claimed_before(c, i));
             o->refused++;
@@ -524,7 +534,8 @@ void oracle_close(struct oracle *o) {
 void oracle_crash(struct oracle *o) {
     for (uint64_t i = 1; i <= o->last_worker; i++) {
         enum worker_state *state = &o->workers[i].state;
-        if (*state == WORKER_ACTIVE || *state == WORKER_KEPT) *state = WORKER_ORPHAN;
+        if (*state == WORKER_NONE || *state == WORKER_GONE) continue;
+        *state = WORKER_ORPHAN;
     }
     for (size_t i = 0; i < ASKED_MAX; i++) o->asked[i].waits = false;
     for (int i = 0; i < SUBS; i++) {
@@ -561,8 +572,15 @@ static void check_sub_end(struct oracle *o, int sub) {
         const struct knowledge *k = &s->events[seq];
         if (!wanted(s, &o->facts[seq], false) || k->excused) continue;
         if (k->acked[LIVE] || k->dead[LIVE]) continue;
+        if (!s->lag_expire_used) {
+            fprintf(stderr, "%s: event %llu is missing\n", sub_names[sub], (unsigned long long)seq);
+        }
         CHECK(s->lag_expire_used); /* nothing else loses an event */
         missing++;
+    }
+    if (missing != info.expired_total) {
+        fprintf(stderr, "%s: %llu are missing, %llu expired\n", sub_names[sub],
+                (unsigned long long)missing, (unsigned long long)info.expired_total);
     }
     CHECK(missing <= info.expired_total);
     CHECK(s->inexact || missing == info.expired_total);

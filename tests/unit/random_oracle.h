@@ -63,13 +63,19 @@ struct sub {
 
 enum worker_state {
     WORKER_NONE,
+    WORKER_COMING, /* it has made claims and does not know yet what was granted */
     WORKER_ACTIVE,
     WORKER_KEPT,   /* its connection is gone */
     WORKER_ORPHAN, /* the broker crashed */
     WORKER_GONE,
 };
 
-enum held { HELD_NOT, HELD, HELD_LOST };
+enum held {
+    HELD_NOT,
+    HELD,
+    HELD_LOST,    /* revoked; a late ack may still be honoured */
+    HELD_REFUSED, /* a claim that was not granted, perhaps made up: the tag means nothing */
+};
 
 struct hand_out {
     uint64_t seq;
@@ -77,10 +83,11 @@ struct hand_out {
     enum held held; /* as the worker sees it */
 };
 
-/* An attachment; its id is its place in the table and its session. */
+/* An attachment; its id is its place in the table, and stands for its connection. */
 struct worker {
     enum worker_state state;
     int sub;
+    uint64_t session;
     uint64_t next_tag;
     size_t cap;
     struct hand_out *tags; /* by tag */

@@ -1,5 +1,6 @@
 /* libbellhop over a lost connection: what handlers have is claimed, what was settled is said. */
 #include "client_world.h"
+#include "clients/c/client.h"
 
 /* A client with one subscription at a broker that grants resume; `count` events were delivered. */
 static struct world *resuming(void **state, uint32_t concurrency, size_t count) {
@@ -246,6 +247,25 @@ static void a_late_worker_may_claim_too(void **state) {
     assert_int_equal(w->revoked, 1);
 }
 
+/* A broker that starts waits 10 s for claims; who has none may take its time. */
+static void with_claims_the_pauses_stay_short(void **state) {
+    struct world *w = resuming(state, 1, 1);
+    w->client->attempts = 20;
+    broker_hang_up(&w->broker);
+    UNTIL(w, w->disconnected == 1);
+    assert_in_range(w->client->deadline_ms - uv_now(&w->loop), 1, 2000);
+    UNTIL(w, w->broker.claims_count == 1);
+    broker_hang_up(&w->broker);
+    UNTIL(w, w->disconnected == 2);
+    bellhop_ack(w->events[0]);
+    UNTIL(w, w->broker.got[FRAME_ACK] == 1 && w->broker.got[FRAME_PING] == 1);
+    round_trip(w); /* heard: nothing is left to claim */
+    w->client->attempts = 20;
+    broker_hang_up(&w->broker);
+    UNTIL(w, w->disconnected == 3);
+    assert_in_range(w->client->deadline_ms - uv_now(&w->loop), 14000, 30000);
+}
+
 static void goaway_during_a_long_handler(void **state) {
     struct world *w = resuming(state, 1, 2);
     struct buf out = broker_buf();
@@ -366,6 +386,7 @@ int main(void) {
         CASE(a_broker_may_refuse_to_resume),
         CASE(resuming_may_be_switched_off),
         CASE(a_late_worker_may_claim_too),
+        CASE(with_claims_the_pauses_stay_short),
         CASE(goaway_during_a_long_handler),
         CASE(after_a_goodbye_there_is_nothing_to_resume),
         CASE(stopping_claims_what_handlers_have),

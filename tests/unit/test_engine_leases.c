@@ -64,6 +64,33 @@ static void a_worker_may_ask_for_a_lease_of_its_own(void **state) {
     world_close(&w);
 }
 
+static void note_lease(void *ctx, const struct effect *e) {
+    if (e->kind == EFFECT_ATTACHED) *(uint64_t *)ctx = e->u.attached.lease_ms;
+}
+
+static void a_lease_of_its_own_is_within_max_hold(void **state) {
+    (void)state;
+    uint64_t lease_ms = 0;
+    struct world w = {.on_effect = note_lease, .on_effect_ctx = &lease_ms};
+    struct policy p = quick();
+    p.max_hold_ms = 5 * SECOND;
+    open_with(&w, &p);
+    struct command c = attach_command(1, "s", 1, 0);
+    c.u.attach.lease_ms = 6 * SECOND;
+    world_run(&w, &c);
+    assert_int_equal(lease_ms, 5 * SECOND);
+    world_publish(&w, "t", "");
+    world_wait(&w, 4999);
+    world_wait(&w, 1);
+    world_expect(&w,
+                 "[1000] attached 1 backlog 0\n"
+                 "[1000] published 1\n"
+                 "[1000] 1 < tag 1 seq 1 t fails 0 deliveries 1\n"
+                 "[5999] 1 lease of tag 1 ends in 1\n"
+                 "[6000] 1 revoked tag 1 max_hold\n");
+    world_close(&w);
+}
+
 static void the_end_of_a_lease_is_announced_once_a_quarter_before(void **state) {
     (void)state;
     struct world w = {0};
@@ -648,6 +675,7 @@ static void a_replay_that_is_out_is_claimed_as_a_replay(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_worker_may_ask_for_a_lease_of_its_own),
+        cmocka_unit_test(a_lease_of_its_own_is_within_max_hold),
         cmocka_unit_test(the_end_of_a_lease_is_announced_once_a_quarter_before),
         cmocka_unit_test(extending_ends_at_max_hold_and_that_is_a_failure),
         cmocka_unit_test(extend_is_refused_out_of_bounds_and_for_unknown_tags),

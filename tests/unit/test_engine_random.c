@@ -363,13 +363,17 @@ static uint64_t attach(struct run *r, int sub, uint64_t old) {
     c.u.attach.window_bytes = one_in(r, 4) ? 20 : 1 << 20;
     c.u.attach.concurrency = (uint32_t)below(r, 4);
     if (one_in(r, 3)) c.u.attach.lease_ms = 100 + below(r, 5000);
+    c.route.handle = id;
     c.u.attach.session = id;
-    if (old != 0) {
-        c.u.attach.resumes = one_in(r, 10) ? old + 1 : old;
+    if (old != 0) { /* a session keeps its name when it is resumed */
+        c.u.attach.session = r->o.workers[old].session;
+        c.u.attach.resumes = one_in(r, 10) ? old + 1 : c.u.attach.session;
         c.u.attach.claims = claims;
         c.u.attach.claims_count = draw_claims(r, &r->o.workers[old], claims);
         r->o.workers[old].state = WORKER_GONE;
+        r->o.workers[id].state = WORKER_COMING;
     }
+    r->o.workers[id].session = c.u.attach.session;
     struct asked *a = oracle_ask(&r->o, &c, sub);
     said(r, "attach worker, for, claims", sub, id, old, c.u.attach.claims_count);
     oracle_attach(&r->o, &c, a);
@@ -406,6 +410,7 @@ static void note_settled(struct run *r, struct worker *w, const struct command *
     if (c->kind == COMMAND_EXTEND) return;
     for (uint64_t tag = range->lo; tag <= range->hi; tag++) {
         struct hand_out *h = &w->tags[tag];
+        if (h->held == HELD_REFUSED) continue;
         if (c->kind == COMMAND_ACK && !c->u.settle.confirm) {
             r->o.subs[w->sub].events[h->seq].acked[h->replay ? REPLAY : LIVE] = true;
         }
@@ -535,7 +540,9 @@ static void ack_everything(struct run *r) {
         struct worker *w = &r->o.workers[id];
         bool holds = false;
         if (w->state != WORKER_ACTIVE) continue;
-        for (uint64_t tag = 1; tag < w->next_tag; tag++) holds |= w->tags[tag].held != HELD_NOT;
+        for (uint64_t tag = 1; tag < w->next_tag; tag++) {
+            holds |= w->tags[tag].held == HELD || w->tags[tag].held == HELD_LOST;
+        }
         if (!holds) continue;
         struct command c = {.kind = COMMAND_ACK};
         c.u.settle.confirm = true;
