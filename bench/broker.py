@@ -56,7 +56,6 @@ class Broker:
         self.processes, self.directory, self.options = processes, directory, options
         self.process = None
         self.http_port = self.workers_port = 0
-        self.connection = None
 
     def start(self, *more):
         """Until it says that it is ready; `more` options count for this start only."""
@@ -80,7 +79,6 @@ class Broker:
         return self
 
     def stop(self, signum=signal.SIGTERM):
-        self.hang_up()
         self.process.send_signal(signum)
         self.process.wait(60)
         self.process.stdout.close()
@@ -90,23 +88,13 @@ class Broker:
         self.stop()
         shutil.rmtree(self.directory)
 
-    def hang_up(self):
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
-
     def api(self, method, path, body=None):
-        """The JSON API over one kept connection; anything but success ends the program."""
-        if self.connection is None:
-            self.connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=60)
-        text = None if body is None else json.dumps(body)
-        try:
-            self.connection.request(method, path, text)
-        except (ConnectionError, http.client.CannotSendRequest):  # idle for too long
-            self.connection.close()
-            self.connection.request(method, path, text)
-        answer = self.connection.getresponse()
+        """The JSON API; anything but success ends the program."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=60)
+        connection.request(method, path, None if body is None else json.dumps(body))
+        answer = connection.getresponse()
         said = answer.read()
+        connection.close()
         if answer.status not in (200, 201):
             sys.exit(f"{NAME}: {method} {path}: {answer.status} {said.decode()}")
         return json.loads(said)

@@ -69,7 +69,6 @@ class Peers(Processes):
         """(HTTP port, workers port) of a broker with an empty journal and the source "bench"."""
         broker = self.broker()
         broker.api("POST", "/v1/sources", {"name": "bench", "secrets": [SECRET]})
-        broker.hang_up()
         return broker.http_port, broker.workers_port
 
 

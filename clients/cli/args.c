@@ -119,8 +119,10 @@ static int take_option(struct args *args, const struct command *command, int arg
 }
 
 static int check_words(const struct args *args, const struct command *command) {
+    const char *blank = command->usage[0] != '\0' ? " " : "";
     if (args->words_count < command->words_min) {
-        cli_complain("something is missing; usage: bellhop %s %s", command->name, command->usage);
+        cli_complain("something is missing; usage: bellhop %s%s%s", command->name, blank,
+                     command->usage);
         return CLI_USAGE;
     }
     if (args->words_count > command->words_max) {
@@ -129,8 +131,8 @@ static int check_words(const struct args *args, const struct command *command) {
             cli_complain("put -- before the program to run: bellhop %s ... -- %s", command->name,
                          extra);
         } else {
-            cli_complain("'%s' is one word too many; usage: bellhop %s %s", extra, command->name,
-                         command->usage);
+            cli_complain("'%s' is one word too many; usage: bellhop %s%s%s", extra, command->name,
+                         blank, command->usage);
         }
         return CLI_USAGE;
     }

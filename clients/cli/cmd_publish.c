@@ -6,6 +6,7 @@
  * --ndjson reads what is there, sends a batch when it is full or when no more input is waiting, and
  * stops at the first line that is not an object: what was sent before is durable and is said. */
 #include <errno.h>
+#include <jansson.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,9 +27,10 @@
 
 struct batch {
     struct cli *cli;
-    struct buf body; /* {"events":[ and the lines so far */
-    size_t events;   /* in the body */
-    uint64_t line;   /* of the input, from 1 */
+    struct buf body;                /* {"events":[ and the lines so far */
+    size_t events;                  /* in the body */
+    uint64_t line;                  /* of the input, from 1 */
+    uint64_t first_line, last_line; /* of the events in the body */
     uint64_t sent, duplicates, first_seq, last_seq;
 };
 
@@ -54,6 +56,21 @@ static void member(struct buf *b, const char *key, const char *text) {
     if (text == NULL) return;
     buf_printf(b, ",\"%s\":", key);
     buf_append_json_string(b, slice_str(text));
+}
+
+/* Bytes that are not UTF-8 would become other characters in JSON. */
+static int check_texts(const struct args *args) {
+    static const char *const options[] = {"--type", "--subject", "--id"};
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+        const char *text = args_get(args, options[i]);
+        json_t *value = text != NULL ? json_string(text) : NULL;
+        if (text != NULL && value == NULL) {
+            cli_complain("%s: '%s' is not UTF-8", options[i], text);
+            return CLI_USAGE;
+        }
+        json_decref(value);
+    }
+    return 0;
 }
 
 /* --delay or --at, as a member of the event. */
@@ -87,6 +104,8 @@ static int member_due(struct buf *b, const struct args *args) {
 static int publish_one(struct cli *cli, const struct args *args, struct slice data, bool has_data) {
     const char *metadata = args_get(args, "--metadata");
     char why[200];
+    int error = check_texts(args);
+    if (error != 0) return error;
     if (has_data && !json_valid(data, false, why, sizeof(why))) {
         cli_complain("the data is not JSON: %s", why);
         return CLI_DATA;
@@ -106,7 +125,7 @@ static int publish_one(struct cli *cli, const struct args *args, struct slice da
         buf_append_str(&body, ",\"data\":");
         buf_append_slice(&body, data);
     }
-    int error = member_due(&body, args);
+    error = member_due(&body, args);
     buf_append_str(&body, "}");
     if (error == 0 && body.overflow) {
         cli_complain("the event is longer than any broker takes");
@@ -134,7 +153,19 @@ static int batch_send(struct batch *b) {
     struct json_walk walk;
     CHECK(buf_append_str(&b->body, "]}"));
     int error = post(b->cli, buf_slice(&b->body), &reply);
-    if (error != 0) return error;
+    if (error != 0) {
+        unsigned long long first = b->first_line, last = b->last_line;
+        if (error == CLI_REFUSED) {
+            cli_complain("none of the lines %llu to %llu was taken; events[0] is line %llu", first,
+                         last, first);
+        } else {
+            cli_complain(
+                "lines %llu to %llu: it is not known whether they were taken; what has an id can "
+                "be published again without harm",
+                first, last);
+        }
+        return error;
+    }
     if (!json_find(buf_slice(&reply.body), "events", &items) || !json_walk_open(&walk, items)) {
         cli_complain("the answer to a batch has no 'events'");
         error = CLI_INTERNAL;
@@ -174,7 +205,8 @@ static int batch_add(struct batch *b, struct slice line) {
     if (b->events > 0) buf_append_str(&b->body, ",");
     buf_append_slice(&b->body, line);
     CHECK(!b->body.overflow);
-    b->events++;
+    if (b->events++ == 0) b->first_line = b->line;
+    b->last_line = b->line;
     return b->events == BATCH_EVENTS ? batch_send(b) : 0;
 }
 
@@ -227,7 +259,9 @@ static int publish_lines(struct cli *cli) {
     batch_clear(&b);
     int error = read_lines(&b, &input);
     if (!cli->json) {
-        printf("published %llu events", (unsigned long long)(b.sent - b.duplicates));
+        char *events = text_count(b.sent - b.duplicates, "event");
+        printf("published %s", events);
+        free(events);
         if (b.first_seq != 0) {
             printf(" (seq %llu to %llu)", (unsigned long long)b.first_seq,
                    (unsigned long long)b.last_seq);

@@ -39,9 +39,9 @@ static void print_retention(struct cli *cli, struct slice retention) {
     char *blocked_by = json_show(retention, "blocked_by");
     struct table t;
     table_init(&t, heads);
-    line(&t, "max age", limit_of(retention, "max_age_ms", text_duration));
+    line(&t, "max age", limit_of(retention, "max_age_ms", text_span));
     line(&t, "max bytes", limit_of(retention, "max_bytes", text_bytes));
-    line(&t, "dead letters", limit_of(retention, "dead_max_age_ms", text_duration));
+    line(&t, "dead letters", limit_of(retention, "dead_max_age_ms", text_span));
     line(&t, "journal",
          newest == 0 || newest < oldest ? mem_strdup("empty")
                                         : text_printf("seq %llu to %llu", oldest, newest));

@@ -166,7 +166,7 @@ static void field_line(struct table *t, const char *label, struct slice sub, con
 
 static char *limit_of(struct slice sub, const char *field) {
     uint64_t ms = json_number(sub, field, 0);
-    return ms == 0 ? mem_strdup("no limit") : text_duration(ms);
+    return ms == 0 ? mem_strdup("no limit") : text_span(ms);
 }
 
 static char *backoff_of(struct slice sub) {
@@ -178,15 +178,15 @@ static char *backoff_of(struct slice sub) {
         while (json_walk_next(&walk, &key, &item)) {
             uint64_t ms = 0;
             if (!slice_to_u64(item, &ms)) continue;
-            char *step = text_duration(ms);
+            char *step = text_span(ms);
             char *longer = text_printf("%s%s%s", text, text[0] != '\0' ? ", " : "", step);
             free(step);
             free(text);
             text = longer;
         }
     } else {
-        char *min = text_duration(json_number(sub, "backoff.min_ms", 0));
-        char *max = text_duration(json_number(sub, "backoff.max_ms", 0));
+        char *min = text_span(json_number(sub, "backoff.min_ms", 0));
+        char *max = text_span(json_number(sub, "backoff.max_ms", 0));
         char *factor = json_show(sub, "backoff.factor");
         text = text_printf("%s to %s, times %s", min, max, factor);
         free(min);
@@ -212,8 +212,8 @@ static char *order_of(struct slice sub) {
 static void add_policy(struct table *t, struct slice sub) {
     uint64_t fails = json_number(sub, "max_fails", 0), rate = json_number(sub, "rate", 0);
     line(t, "takes", filter_show(sub));
-    line(t, "lease", text_duration(json_number(sub, "lease_ms", 0)));
-    line(t, "max hold", text_duration(json_number(sub, "max_hold_ms", 0)));
+    line(t, "lease", text_span(json_number(sub, "lease_ms", 0)));
+    line(t, "max hold", text_span(json_number(sub, "max_hold_ms", 0)));
     line(t, "max age", limit_of(sub, "max_age_ms"));
     line(t, "max fails",
          fails == 0 ? mem_strdup("no limit") : text_printf("%llu", (unsigned long long)fails));
@@ -230,7 +230,7 @@ static void add_policy(struct table *t, struct slice sub) {
 static char *why_idle_of(struct slice sub) {
     static const char *const words[][2] = {
         {"busy", "events are being handed out"},
-        {"empty", "nothing is left to do"},
+        {"empty", "nothing waits to be handed out"},
         {"no_workers", "no worker is attached: bellhop work"},
         {"window", "the workers hold as many events as they asked for"},
         {"paused", "an operator paused it: bellhop sub resume"},
@@ -305,6 +305,36 @@ int cmd_sub_stats(struct cli *cli, const struct args *args) {
     return show(cli, args, true, true);
 }
 
+/* Says what goes with it, and asks. */
+static int confirm_rm(struct cli *cli, const struct args *args) {
+    const char *name = args_word(args, 0);
+    struct http_reply reply;
+    if (args_has(args, "--yes")) return 0;
+    char *path = path_of(args, "");
+    int error = http_get(cli->http, path, &reply);
+    free(path);
+    if (error != 0) return error;
+    struct slice sub = buf_slice(&reply.body);
+    uint64_t open = json_number(sub, "ready", 0) + json_number(sub, "leased", 0) +
+                    json_number(sub, "delayed", 0) + json_number(sub, "blocked", 0);
+    char *events = text_count(open, "unsettled event");
+    char *unread = text_count(json_number(sub, "backlog", 0), "unread journal position");
+    char *dead = text_count(json_number(sub, "dead", 0), "dead letter");
+    char *question = text_printf("%s has %s, %s and %s.\nDelete it with all of them?", name, events,
+                                 unread, dead);
+    error = api_confirm(args, question);
+    free(events);
+    free(unread);
+    free(dead);
+    free(question);
+    buf_free(&reply.body);
+    return error;
+}
+
 int cmd_sub_rm(struct cli *cli, const struct args *args) {
+    int error = value_name("subscription", args_word(args, 0));
+    if (error == 0) error = api_can_confirm(args, "delete the subscription");
+    if (error == 0) error = confirm_rm(cli, args);
+    if (error != 0) return error;
     return list_remove(cli, "subscription", "/v1/subscriptions/", args_word(args, 0));
 }

@@ -54,7 +54,9 @@ static void make_path(const struct tail *t, struct buf *path) {
 static void print_field(struct slice event, const char *before, const char *path, int wide) {
     char *text = json_show(event, path);
     text_clean(text);
-    if (text[0] != '\0' || wide > 0) printf("%s%-*s", before, wide, text);
+    int own = (int)text_width(text, strlen(text));
+    if (text[0] != '\0' || wide > 0)
+        printf("%s%s%*s", before, text, own < wide ? wide - own : 0, "");
     free(text);
 }
 
@@ -68,6 +70,8 @@ static void print_event(struct cli *cli, struct slice event) {
     printf("%s", colour_off(cli));
     print_field(event, "  ", "received_at", 0);
     print_field(event, "  ", "type", 26);
+    struct slice source;
+    if (!json_find(event, "source", &source)) printf("  -"); /* what follows is the subject */
     print_field(event, "  ", "source", 0);
     print_field(event, "  ", "subject", 0);
     print_field(event, "  id ", "id", 0);

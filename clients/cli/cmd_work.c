@@ -175,7 +175,9 @@ static void end_job(struct job *job, bool counts) {
     free(job);
     stop_when_idle(w);
     while (w->state == WORK_TAKING && w->held_count > 0 && w->claimed < w->count) {
-        begin_job(w, w->held[--w->held_count]);
+        struct bellhop_event *first = w->held[0];
+        memmove(w->held, w->held + 1, --w->held_count * sizeof(w->held[0]));
+        begin_job(w, first);
     }
 }
 

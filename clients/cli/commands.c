@@ -64,6 +64,8 @@ static const struct option sub_seek_options[] = {
     {.name = "--yes", .help = "do not ask"},
     END};
 
+static const struct option sub_rm_options[] = {{.name = "--yes", .help = "do not ask"}, END};
+
 static const struct option top_options[] = {
     {.name = "--interval", .value = "TIME", .help = "between two looks (1s)"},
     {.name = "--once", .help = "print it once and end"},
@@ -161,8 +163,10 @@ const struct command commands[] = {
      .summary = "watch the subscriptions live",
      .details = "On a terminal it is drawn in place until q or Ctrl-C; anywhere else it is printed "
                 "once. With "
-                "--json\nan object is printed per interval. In trouble first: what holds retention "
-                "up, then the most\nblocked, dead, and the oldest.",
+                "--json\nan object is printed per interval. BACKLOG is what the subscription has "
+                "not read yet, READY what\nit has and hands out next. In trouble first: what holds "
+                "retention up, then the most blocked,\ndead, and the oldest. Below 100 columns "
+                "there is no BLOCKED, and names are cut.",
      .example = "bellhop top --interval 2s",
      .options = top_options,
      .run = cmd_top},
@@ -274,10 +278,10 @@ const struct command commands[] = {
      .words_max = 1,
      .run = cmd_sub_seek},
     {.name = "sub rm",
-     .usage = "NAME",
-     .summary = "delete a subscription, its retries and its dead letters",
+     .usage = "NAME [--yes]",
+     .summary = "delete a subscription, its retries, delayed events and dead letters",
      .example = "bellhop sub rm batches",
-     .options = no_options,
+     .options = sub_rm_options,
      .words_min = 1,
      .words_max = 1,
      .run = cmd_sub_rm},
@@ -421,9 +425,9 @@ const struct command commands[] = {
     {.name = "retention set",
      .usage = "[--max-age TIME] [--max-bytes SIZE] [--dead-max-age TIME]",
      .summary = "set how long events and dead letters are kept",
-     .details = "What the broker was started with counts where it is smaller. Nothing that is "
-                "leased, delayed or,\n"
-                "with --lag block, unread is removed.",
+     .details = "What the broker was started with counts where it is smaller. What is leased "
+                "or, with --lag\nblock, unread is kept; delayed events and dead letters have a "
+                "copy of their own.",
      .example = "bellhop retention set --max-age 7d --max-bytes 10g --dead-max-age 30d",
      .options = retention_set_options,
      .run = cmd_retention_set},

@@ -128,15 +128,24 @@ static bool is_group(const char *word) {
 
 /* The command that was meant, as "source add" or only "source"; NULL: no idea. The caller frees. */
 static char *guess(int argc, char **argv) {
-    const char *names[NAMES_MAX];
+    const char *names[NAMES_MAX], *seconds[NAMES_MAX];
     char *firsts[NAMES_MAX];
+    bool group = is_group(argv[0]);
     CHECK(commands_count <= NAMES_MAX);
     for (size_t i = 0; i < commands_count; i++) {
         names[i] = commands[i].name;
         firsts[i] = text_printf("%.*s", (int)strcspn(names[i], " "), names[i]);
+        /* Only the second word is in doubt when the first is that of a group. */
+        bool inside = group && strcmp(firsts[i], argv[0]) == 0 && strchr(names[i], ' ') != NULL;
+        seconds[i] = inside ? strchr(names[i], ' ') + 1 : "";
     }
     const char *nearest = NULL;
-    if (argc > 1) {
+    if (argc > 1 && group) {
+        nearest = args_nearest(argv[1], seconds, commands_count);
+        for (size_t i = 0; nearest != NULL && i < commands_count; i++) {
+            if (seconds[i] == nearest) nearest = names[i];
+        }
+    } else if (argc > 1) {
         char *both = text_printf("%s %s", argv[0], argv[1]);
         nearest = args_nearest(both, names, commands_count);
         free(both);

@@ -22,11 +22,14 @@ void table_add(struct table *t, char *text) {
     t->cells[t->cells_count++] = text;
 }
 
-/* Characters of clean text; combining and wide ones are counted as one. */
-static size_t width(const char *text) {
+size_t text_width(const char *text, size_t bytes) {
     size_t count = 0;
-    for (; *text != '\0'; text++) count += ((uint8_t)*text & 0xC0) != 0x80;
+    for (size_t i = 0; i < bytes; i++) count += ((uint8_t)text[i] & 0xC0) != 0x80;
     return count;
+}
+
+static size_t width(const char *text) {
+    return text_width(text, strlen(text));
 }
 
 static void print_cell(const struct table *t, size_t c, FILE *out, const char *text, size_t wide) {
@@ -192,9 +195,8 @@ char *text_span(uint64_t ms) {
     for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
         uint64_t number = ms / units[i].ms;
         ms %= units[i].ms;
-        if (number == 0 && (ms > 0 || text[0] != '\0' || i + 1 < sizeof(units) / sizeof(units[0]))) {
-            continue;
-        }
+        bool last = i + 1 == sizeof(units) / sizeof(units[0]);
+        if (number == 0 && (!last || text[0] != '\0')) continue;
         char *longer = text_printf("%s%s%llu %s", text, text[0] != '\0' ? " " : "",
                                    (unsigned long long)number, units[i].name);
         free(text);

@@ -38,6 +38,8 @@ void table_end(struct table *t, const struct cli *cli, int error, const char *em
 void text_clean(char *text);
 /* The same for a text of several lines: line ends and tabs stay. */
 void text_clean_lines(char *text);
+/* Characters of so many bytes of clean text; combining and wide ones are counted as one. */
+size_t text_width(const char *text, size_t bytes);
 /* Cuts to at most `columns` characters, with "..." at the end. */
 void text_cut(char *text, size_t columns);
 /* The same with "..." in the middle: what names differ in is often their end. */

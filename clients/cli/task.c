@@ -33,8 +33,14 @@ static char *replay_text(struct slice task, const char *sub, const char *state) 
                      : text_printf(", %llu positions expired before they were read", expired);
     char *text;
     if (has(task, "kind", "count")) {
-        text = text_printf("%llu events of %llu match; would be delivered to %s again%s", matched,
-                           to >= from ? to - from + 1 : 0, sub, gone);
+        char *total = text_count(to >= from ? to - from + 1 : 0, "event");
+        text = text_printf("%llu of %s match%s: %s would be delivered to %s again%s", matched,
+                           total, matched == 1 ? "es" : "",
+                           matched == 0   ? "nothing"
+                           : matched == 1 ? "it"
+                                          : "they",
+                           sub, gone);
+        free(total);
     } else if (strcmp(state, "started") == 0) {
         text = text_printf("started replay %llu to %s: seq %llu to %llu", id, sub, from, to);
     } else {

@@ -198,16 +198,16 @@ static char *rate(double per_s) {
     return text_printf(per_s < 100 ? "%.1f" : "%.0f", per_s);
 }
 
-#define NARROW_COLUMNS 110 /* below: no column for BLOCKED, one blank between the others */
+#define NARROW_COLUMNS 100 /* below: no column for BLOCKED, one blank between the others */
 #define NAME_COLUMNS   8   /* a name is not cut to less */
 
 /* One row per subscription with the names cut to `name` characters (0: whole). */
 static void add_table(const struct top *t, FILE *out, size_t rows, bool narrow, size_t name) {
-    static const char *const wide_heads[] = {
-        "NAME",  ">BACKLOG", ">READY", ">LEASED", ">DELAYED", ">BLOCKED",
-        ">DEAD", ">OLDEST",  ">IN/S",  ">OUT/S",  "WHY IDLE", NULL};
-    static const char *const narrow_heads[] = {"NAME",    ">BACKLOG", ">READY",   ">LEASED",
-                                               ">DELAYED", ">DEAD",    ">OLDEST",  ">IN/S",
+    static const char *const wide_heads[] = {"NAME",     ">BACKLOG", ">READY",   ">LEASED",
+                                             ">DELAYED", ">BLOCKED", ">DEAD",    ">OLDEST",
+                                             ">IN/S",    ">OUT/S",   "WHY IDLE", NULL};
+    static const char *const narrow_heads[] = {"NAME",     ">BACKLOG", ">READY",  ">LEASED",
+                                               ">DELAYED", ">DEAD",    ">OLDEST", ">IN/S",
                                                ">OUT/S",   "WHY IDLE", NULL};
     struct cli plain = {0};
     struct table table;
@@ -233,7 +233,7 @@ static void add_table(const struct top *t, FILE *out, size_t rows, bool narrow, 
     table_print(&table, out, &plain, "", "no subscription yet: bellhop sub create NAME");
 }
 
-/* Columns of the longest line, as far as its first bytes say; the rest is ASCII. */
+/* Characters of the longest line. */
 static size_t longest(const char *text) {
     size_t most = 0;
     while (*text != '\0') {
@@ -241,6 +241,15 @@ static size_t longest(const char *text) {
         if (wide > most) most = wide;
         text += strcspn(text, "\n");
         text += *text == '\n';
+    }
+    return most;
+}
+
+static size_t longest_name(const struct top *t, size_t rows) {
+    size_t most = 0;
+    for (size_t i = 0; i < rows; i++) {
+        size_t wide = text_width(t->rows[i].name, strlen(t->rows[i].name));
+        if (wide > most) most = wide;
     }
     return most;
 }
@@ -256,11 +265,7 @@ static char *fit_table(const struct top *t, size_t rows, size_t columns) {
         CHECK(memory != NULL);
         add_table(t, memory, rows, narrow, name);
         CHECK(fclose(memory) == 0);
-        size_t wide = longest(text), most = 0;
-        for (size_t i = 0; i < rows; i++) {
-            size_t own = text_width(t->rows[i].name, strlen(t->rows[i].name));
-            if (own > most) most = own;
-        }
+        size_t wide = longest(text), most = longest_name(t, rows);
         if (name > 0 || columns == 0 || wide <= columns || most <= NAME_COLUMNS) return text;
         size_t rest = wide - most;
         name = columns > rest + NAME_COLUMNS ? columns - rest : NAME_COLUMNS;

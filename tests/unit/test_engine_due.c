@@ -406,6 +406,7 @@ static void a_replay_leaves_out_what_is_not_due(void **state) {
     world_settle(&w, COMMAND_ACK, 1, 2, 2, false);
     world_show_task(&w, 2);
     world_show_task(&w, 3);
+    world_show(&w, "s"); /* it waits once */
     world_wait(&w, 5000);
     world_settle(&w, COMMAND_ACK, 1, 3, 3, false);
     world_note(&w, "its time has come: now it is replayed");
@@ -419,6 +420,7 @@ static void a_replay_leaves_out_what_is_not_due(void **state) {
                  "[1000] 1 < tag 2 seq 2 now fails 0 deliveries 1 replay\n"
                  "count 2: finished 1-2 next 3 matched 1 acked 0 expired 0\n"
                  "replay 3: finished 1-2 next 3 matched 1 acked 1 expired 0\n"
+                 "s: floor 3 next 3 ready 0 leased 0 delayed 1 dead 0 idle backoff\n"
                  "[6000] 1 < tag 3 seq 1 later fails 0 deliveries 1\n"
                  "-- its time has come: now it is replayed\n"
                  "[6000] done created\n"
