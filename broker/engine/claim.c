@@ -14,12 +14,13 @@ struct claims {
     struct map by_event;
 };
 
+/* The highest bit of a seq that no broker gave out is lost; who finds an entry compares it whole. */
 static uint64_t event_key(uint64_t seq, bool replay) {
-    return map_mix(seq * 2 + replay) | 1; /* map_mix is a bijection: only the lowest bit is lost */
+    return seq * 2 + replay;
 }
 
-/* One that is READY, since the grace is over or it came back, is nobody's: its worker may as well go
- * on with it. */
+/* One that is READY, since the grace is over or it came back, is nobody's: its worker may as well
+ * go on with it. */
 static bool grantable(const struct delivery *d, uint64_t session) {
     if (d->state == DELIVERY_READY) return true;
     if (d->state == DELIVERY_DELAYED) return d->unclaimed;

@@ -190,12 +190,12 @@ def test_subscriptions(broker):
     assert "batch.*,video.* from gemini" in "\n".join(rows) and "everything" in "\n".join(rows)
     assert sorted(s["name"] for s in cli_json(broker, "sub", "ls", "--json")) == ["all", "batches"]
     text = cli(broker, "sub", "show", "batches").stdout
-    assert "lease      1 m 30 s\n" in text and "100 ms to 10 m 0 s, times 2.5" in text
+    assert "lease      1 m 30 s\n" in text and "100 ms to 10 m, times 2.5" in text
     [shown] = cli_json(broker, "sub", "show", "batches", "--json")
     assert shown["id"] == made["id"]
-    cli(broker, "sub", "rm", "batches")
+    cli(broker, "sub", "rm", "batches", "--yes")
     assert "(not_found" in cli(broker, "sub", "show", "batches", code=1).stderr
-    assert "(not_found" in cli(broker, "sub", "rm", "batches", code=1).stderr
+    assert "(not_found" in cli(broker, "sub", "rm", "batches", "--yes", code=1).stderr
 
 
 @pytest.mark.parametrize("start, first", [("new", 4), ("first", 1), ("2", 2), ("1h", 1),

@@ -195,7 +195,7 @@ def test_work_ends_when_the_subscription_is_deleted(broker):
     sub(broker)
     with running(broker, "work", "sub", "--", "true") as process:
         wait_for(lambda: broker.subscription()["attachments"] == 1)
-        cli(broker, "sub", "rm", "sub")
+        cli(broker, "sub", "rm", "sub", "--yes")
         _, err = end_of(process, code=1)
     assert "sub" in err
 
