@@ -107,6 +107,7 @@ static void on_created(struct oracle *o, const struct asked *a) {
     struct sub *s = &o->subs[a->sub];
     memset(s, 0, sizeof *s);
     s->exists = true;
+    s->id = a->id;
     s->filters_used = 1u << a->filter;
     s->lag_expire_used = a->expire;
     s->order = a->order;
@@ -274,10 +275,10 @@ static void on_effect(void *ctx, const struct effect *f) {
 
 /* ---- what was written ---- */
 
+/* By what was answered: the engine may have deleted it in a turn that is not durable yet. */
 static int sub_by_id(const struct oracle *o, uint32_t id) {
     for (int i = 0; i < SUBS; i++) {
-        const struct subscription *s = subscription_find(o->w.engine, slice_str(sub_names[i]));
-        if (s != NULL && s->id == id && o->subs[i].exists) return i;
+        if (o->subs[i].exists && o->subs[i].id == id) return i;
     }
     return -1;
 }

@@ -49,6 +49,7 @@ enum order { ORDER_NONE, ORDER_SUBJECT, ORDER_METADATA };
 
 struct sub {
     bool exists, paused;
+    uint32_t id;
     uint32_t filters_used; /* bits: the filters it has had */
     bool lag_expire_used;
     enum order order;
@@ -101,6 +102,7 @@ struct asked {
     struct fact facts[BATCH_MAX]; /* PUBLISH */
     size_t count;
     uint64_t seq; /* CREATE, SEEK: where the cursor is after it */
+    uint32_t id;  /* CREATE: the subscription's */
     int filter;   /* CREATE, UPDATE, TASK_CREATE */
     bool expire;  /* CREATE, UPDATE */
     enum order order;

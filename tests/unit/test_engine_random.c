@@ -113,6 +113,9 @@ static void step_create(struct run *r, int sub, enum start_kind start) {
     a->order = d.order;
     a->expire = d.policy.lag == LAG_EXPIRE;
     world_step(&r->o.w, &c);
+    const struct subscription *s = subscription_find(r->o.w.engine, slice_str(sub_names[sub]));
+    CHECK(s != NULL);
+    a->id = s->id;
     a->seq = cursor_at(r, sub);
     said(r, "create filter, order, at", sub, (uint64_t)d.filter, d.order, a->seq);
 }
