@@ -14,7 +14,8 @@ struct claims {
     struct map by_event;
 };
 
-/* The highest bit of a seq that no broker gave out is lost; who finds an entry compares it whole. */
+/* The highest bit of a seq that no broker gave out is lost: who finds an entry compares it whole.
+ */
 static uint64_t event_key(uint64_t seq, bool replay) {
     return seq * 2 + replay;
 }
@@ -59,25 +60,39 @@ static void claim_from(struct engine *e, struct attachment *a, struct cursor *c,
     }
 }
 
-/* After a restart: rows of events that were due and out. They are read only for this. */
-static void claim_rows(struct engine *e, struct attachment *a, struct claims *claims) {
-    if (e->time.now_ms >= e->grace_until_ms) return;
-    for (size_t i = 0; i < claims->count && claims->by_event.len > 0; i++) {
-        const struct claim *c = &claims->v[i];
-        if (subscription_outstanding(a->sub) >= e->options.outstanding_max) return;
-        if (map_get(&claims->by_event, event_key(c->seq, c->replay)) != c) continue;
-        struct delivery *d = due_claim(e, a->sub, c->seq, c->replay);
-        if (d == NULL) continue;
-        struct event event;
-        delivery_event(e, d, &event, NULL);
-        if (!order_enter(e, d, &event)) { /* another one of its key goes first */
-            delivery_set_state(e, d, DELIVERY_BLOCKED, 0);
-            continue;
-        }
-        map_remove(&claims->by_event, event_key(c->seq, c->replay));
-        claims->granted++;
-        grant(e, a, d, c->tag);
+static void claim_row(struct engine *e, struct attachment *a, const struct store_iter *it,
+                      struct claims *claims) {
+    uint64_t seq = key_read_u64(it->key, 12);
+    bool replay = key_read_u32(it->key, 20) != CURSOR_LIVE;
+    const struct claim *c = map_get(&claims->by_event, event_key(seq, replay));
+    struct event event;
+    if (c == NULL || c->seq != seq || c->replay != replay) return;
+    struct delivery *d = due_take_row(e, a->sub, it, &event);
+    if (d == NULL) return;
+    if (!order_enter(e, d, &event)) { /* another one of its key goes first */
+        delivery_set_state(e, d, DELIVERY_BLOCKED, 0);
+        return;
     }
+    map_remove(&claims->by_event, event_key(seq, replay));
+    claims->granted++;
+    grant(e, a, d, c->tag);
+}
+
+/* After a restart: rows of events that were due and out. They are read only for this, in one walk
+ * for all claims: what was out was due, and what was due before it was out or settled. */
+static void claim_rows(struct engine *e, struct attachment *a, struct claims *claims) {
+    uint32_t cap = e->options.outstanding_max;
+    uint8_t key[KEY_SUB_BYTES];
+    struct store_iter it;
+    if (e->time.now_ms >= e->grace_until_ms) return;
+    store_seek(e->store, STORE_DUE, key_u32(key, a->sub->id), &it);
+    for (uint32_t looked = 0; it.valid && looked < cap; looked++, store_next(e->store, &it)) {
+        if (claims->by_event.len == 0 || subscription_outstanding(a->sub) >= cap) break;
+        if (key_read_u32(it.key, 0) != a->sub->id) break;
+        if (key_read_u64(it.key, 4) > e->time.wall_ms) break;
+        claim_row(e, a, &it, claims);
+    }
+    store_iter_end(e->store, &it);
 }
 
 /* A session keeps its name when it is resumed, so the old one's are those of another connection. */

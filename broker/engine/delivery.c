@@ -272,6 +272,13 @@ static void expire(struct engine *e, struct delivery *d) {
 
 void delivery_timer(struct engine *e, struct delivery *d) {
     struct lease *l = d->lease;
+    if (d->state == DELIVERY_DELAYED && d->not_before_wall_ms > e->time.wall_ms) {
+        /* The clock was set back meanwhile. */
+        uint64_t wait_ms = d->not_before_wall_ms - e->time.wall_ms;
+        heap_remove(&e->deadlines, &d->timer.node);
+        heap_insert(&e->deadlines, &d->timer.node, e->time.now_ms + wait_ms);
+        return;
+    }
     if (d->state == DELIVERY_DELAYED) {
         delivery_set_state(e, d, DELIVERY_READY, 0);
         return;

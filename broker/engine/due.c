@@ -27,6 +27,12 @@ void due_write(struct engine *e, struct subscription *s, uint64_t due_wall_ms, u
                const struct record_due *row) {
     uint8_t key[KEY_DUE_BYTES];
     struct slice k;
+    /* The clock was set back since. What was read above its time now is taken or gone: it is passed
+     * again, and nothing that is written has to wait until the clock is there again. */
+    if (s->due_place_wall_ms > e->time.wall_ms) {
+        s->due_place_wall_ms = e->time.wall_ms;
+        s->due_place_seq = s->due_place_cursor = 0;
+    }
     if (due_wall_ms <= s->due_place_wall_ms) due_wall_ms = s->due_place_wall_ms + 1;
     /* The same event twice in one millisecond: sought back to and delayed again. */
     for (;; due_wall_ms++) {
@@ -77,6 +83,7 @@ void due_delete(struct engine *e, struct delivery *d) {
     struct subscription *s = d->cursor->sub;
     uint8_t key[KEY_DUE_BYTES];
     batch_delete(turn_batch(e), STORE_DUE, due_key(key, d));
+    row_changed(e, STORE_DUE, due_key(key, d), false);
     CHECK(s->due_count > 0);
     s->due_count--;
     cursor_mark_dirty(e, &s->live, true);
@@ -99,37 +106,21 @@ bool due_waits(const struct engine *e, const struct subscription *s) {
     return s->due_next_wall_ms < s->due_undurable_wall_ms && due_next_ms(e, s) <= e->time.now_ms;
 }
 
-/* Stands in due_taken for a row that a worker claimed and settled before the place came to it: its
- * deletion may not be visible yet when the place does. */
-static char settled_row;
-
-static bool above_place(const struct subscription *s, const struct delivery *d) {
-    if (d->row_due_wall_ms != s->due_place_wall_ms)
-        return d->row_due_wall_ms > s->due_place_wall_ms;
-    if (d->seq != s->due_place_seq) return d->seq > s->due_place_seq;
-    return d->row_cursor > s->due_place_cursor;
-}
-
 void due_untake(struct subscription *s, const struct delivery *d) {
     uint8_t key[KEY_DUE_BYTES];
-    uint64_t hash = hash_bytes(0, due_key(key, d));
-    void *taken = map_remove(&s->due_taken, hash);
+    void *taken = map_remove(&s->due_taken, hash_bytes(0, due_key(key, d)));
     CHECK(taken == d);
-    if (above_place(s, d)) map_add(&s->due_taken, hash, &settled_row);
 }
 
-/* The delivery of a row; its event borrows from the row. */
-static struct delivery *take(struct subscription *s, struct slice key, struct slice value,
-                             struct event *event) {
-    uint64_t seq = key_read_u64(key, 12), hash = hash_bytes(0, key);
+struct delivery *due_take_row(struct engine *e, struct subscription *s, const struct store_iter *it,
+                              struct event *event) {
+    uint64_t seq = key_read_u64(it->key, 12), hash = hash_bytes(0, it->key);
     struct record_due row;
-    void *taken = map_get(&s->due_taken, hash);
-    if (taken == &settled_row) map_remove(&s->due_taken, hash);
-    if (taken != NULL) return NULL;
-    if (!record_due_decode(value, &row)) store_damaged("delayed event", seq);
+    if (map_get(&s->due_taken, hash) != NULL || row_changing(e, STORE_DUE, it->key)) return NULL;
+    if (!record_due_decode(it->value, &row)) store_damaged("delayed event", seq);
     struct delivery *d = delivery_new(&s->due, seq);
-    d->row_due_wall_ms = key_read_u64(key, 4);
-    d->row_cursor = key_read_u32(key, 20);
+    d->row_due_wall_ms = key_read_u64(it->key, 4);
+    d->row_cursor = key_read_u32(it->key, 20);
     d->fails = row.fails;
     d->deliveries = row.deliveries;
     d->redrive = (row.flags & RECORD_DUE_REDRIVE) != 0;
@@ -159,30 +150,9 @@ struct delivery *due_take(struct engine *e, struct subscription *s, struct event
         s->due_place_wall_ms = key_read_u64(it.key, 4);
         s->due_place_seq = key_read_u64(it.key, 12);
         s->due_place_cursor = key_read_u32(it.key, 20);
-        d = take(s, it.key, it.value, event);
+        d = due_take_row(e, s, &it, event);
         store_next(e->store, &it);
         next_is(s, &it);
-    }
-    store_iter_end(e->store, &it);
-    return d;
-}
-
-struct delivery *due_claim(struct engine *e, struct subscription *s, uint64_t seq, bool replay) {
-    uint8_t key[KEY_SUB_BYTES];
-    struct store_iter it;
-    struct delivery *d = NULL;
-    struct event event;
-    uint32_t looked = 0;
-    /* What was out was due, and everything that was due before it was out or settled. */
-    store_seek(e->store, STORE_DUE, key_u32(key, s->id), &it);
-    for (; d == NULL && of_subscription(&it, s); store_next(e->store, &it)) {
-        if (key_read_u64(it.key, 4) > e->time.wall_ms) break;
-        if (++looked > e->options.outstanding_max) break;
-        bool same =
-            key_read_u64(it.key, 12) == seq && (key_read_u32(it.key, 20) != CURSOR_LIVE) == replay;
-        if (same && map_get(&s->due_taken, hash_bytes(0, it.key)) == NULL) {
-            d = take(s, it.key, it.value, &event);
-        }
     }
     store_iter_end(e->store, &it);
     return d;

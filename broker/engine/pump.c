@@ -65,6 +65,12 @@ static void own_event(struct engine *e, struct event *v) {
     }
 }
 
+/* Whatever is copied into the turn's batch or effects is taken off its budget. */
+static void spend(struct budget *budget, const struct event *event) {
+    size_t bytes = event->body.len + 256; /* what a small event costs beside its body */
+    budget->bytes = budget->bytes > bytes ? budget->bytes - bytes : 0;
+}
+
 static void hand_out(struct engine *e, struct attachment *a, struct delivery *d,
                      const struct event *event, bool own, bool again, struct budget *budget) {
     struct subscription *s = a->sub;
@@ -83,8 +89,7 @@ static void hand_out(struct engine *e, struct attachment *a, struct delivery *d,
     f->u.deliver.redrive = d->redrive;
     f->u.deliver.event = *event;
     if (!own) own_event(e, &f->u.deliver.event);
-    size_t bytes = event->body.len + 256; /* what a small event costs beside its body */
-    budget->bytes = budget->bytes > bytes ? budget->bytes - bytes : 0;
+    spend(budget, event);
 }
 
 /* ---- which worker ---- */
@@ -114,13 +119,15 @@ enum step {
 };
 
 /* What an operator asked for again, by a replay or redrive, is wanted however old it is. */
-static bool given_up_as_old(struct engine *e, struct delivery *d, const struct event *event) {
+static bool given_up_as_old(struct engine *e, struct delivery *d, const struct event *event,
+                            struct budget *budget) {
     const struct subscription *s = d->cursor->sub;
     uint32_t from = d->cursor == &s->due ? d->row_cursor : d->cursor->id;
     if (d->redrive || from != CURSOR_LIVE) return false;
     if (!delivery_too_old(e, &s->policy, event)) return false;
     struct failure last = delivery_last_failure(e, d);
     delivery_bury(e, d, "max_age", &last);
+    spend(budget, event);
     return true;
 }
 
@@ -142,7 +149,7 @@ static enum step hand_out_ready(struct engine *e, struct subscription *s, bool o
     struct event event;
     bool own;
     delivery_event(e, d, &event, &own);
-    if (!given_up_as_old(e, d, &event)) hand_out(e, a, d, &event, own, true, budget);
+    if (!given_up_as_old(e, d, &event, budget)) hand_out(e, a, d, &event, own, true, budget);
     return STEP_DONE;
 }
 
@@ -156,7 +163,7 @@ static enum step hand_out_due(struct engine *e, struct subscription *s, bool oth
     struct event event;
     struct delivery *d = due_take(e, s, &event);
     if (d == NULL) return STEP_NO_WORK;
-    if (given_up_as_old(e, d, &event)) return STEP_DONE;
+    if (given_up_as_old(e, d, &event, budget)) return STEP_DONE;
     if (order_enter(e, d, &event)) hand_out(e, a, d, &event, false, true, budget);
     else delivery_set_state(e, d, DELIVERY_BLOCKED, 0);
     return STEP_DONE;
@@ -256,6 +263,7 @@ static bool place(struct engine *e, struct cursor *c, struct attachment *a,
                   const struct event *event, bool own, struct budget *budget) {
     if (event->deliver_at_ms > e->time.wall_ms) {
         set_aside(e, c, event);
+        spend(budget, event);
         return false;
     }
     struct delivery *d = delivery_new(c, event->seq);
@@ -263,7 +271,7 @@ static bool place(struct engine *e, struct cursor *c, struct attachment *a,
         task_of(c)->matched++;
         rate_take(&task_of(c)->rate, e->time.now_ms);
     }
-    if (given_up_as_old(e, d, event)) return false;
+    if (given_up_as_old(e, d, event, budget)) return false;
     bool free_key = order_enter(e, d, event);
     if (free_key) hand_out(e, a, d, event, own, false, budget);
     else delivery_set_state(e, d, DELIVERY_BLOCKED, 0);
@@ -272,15 +280,21 @@ static bool place(struct engine *e, struct cursor *c, struct attachment *a,
     return free_key;
 }
 
+void scan_take(uint32_t *scan, const struct event *event) {
+    size_t cost = 1 + event->body.len / SCAN_UNIT_BYTES;
+    *scan -= cost < *scan ? (uint32_t)cost : *scan;
+}
+
 /* Reads on until a matching event was handed out or the slice is used up. */
 static void hand_out_fresh(struct engine *e, struct attachment *a, struct reader *r,
                            struct cursor *c, uint32_t *scan, struct budget *budget) {
-    while (*scan > 0 && budget->scan > 0 && cursor_has_fresh(e, c) && !at_cap(e, c->sub)) {
+    while (*scan > 0 && budget->scan > 0 && budget->bytes > 0 && cursor_has_fresh(e, c) &&
+           !at_cap(e, c->sub)) {
         struct event event;
         bool own, replay = c->id != CURSOR_LIVE;
-        (*scan)--;
-        budget->scan--;
         if (!reader_get(e, r, c, &event, &own)) UNREACHABLE("has_fresh said so");
+        scan_take(scan, &event);
+        scan_take(&budget->scan, &event);
         uint64_t past = event.seq <= c->end ? event.seq : c->end;
         if (replay)
             task_of(c)->expired += event.seq <= c->end ? past - c->next : past + 1 - c->next;
@@ -295,11 +309,12 @@ static void hand_out_fresh(struct engine *e, struct attachment *a, struct reader
 
 void cursor_skip(struct engine *e, struct cursor *c, uint32_t *scan) {
     struct reader reader = {.cursor = NULL};
-    for (; *scan > 0 && cursor_has_fresh(e, c); (*scan)--) {
+    while (*scan > 0 && cursor_has_fresh(e, c)) {
         struct event event;
         bool own;
         if (!reader_get(e, &reader, c, &event, &own)) UNREACHABLE("has_fresh said so");
         if (cursor_wants(c, &event)) break;
+        scan_take(scan, &event);
         cursor_advance(e, c, event.seq);
     }
     reader_close(e, &reader);

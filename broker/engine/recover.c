@@ -276,6 +276,7 @@ static void recover_outstanding(struct engine *e, struct cursor *c) {
             } else if (d->not_before_wall_ms > e->time.wall_ms) {
                 uint64_t wait_ms = d->not_before_wall_ms - e->time.wall_ms;
                 delivery_set_state(e, d, DELIVERY_DELAYED, e->time.now_ms + wait_ms);
+                d->not_before_wall_ms = event.deliver_at_ms; /* a backoff goes by its timer */
             }
         }
         if (d->state != DELIVERY_NEW) continue;

@@ -18,8 +18,9 @@
 
 #define TRIM_SLICE     4096
 #define LOOK_MS        1000
-#define SKIP_SCAN      8192   /* events read ahead for blocking subscriptions, per look */
-#define EXPIRE_MATCHES 200000 /* filters asked per slice for subscriptions that lag */
+#define SKIP_SCAN      8192       /* events read ahead for blocking subscriptions, per look */
+#define EXPIRE_MATCHES 200000     /* filters asked per slice for subscriptions that lag */
+#define READ_BYTES     (64 * MIB) /* records looked at per slice */
 #define DEAD_SLICE     1024
 #define DEAD_LOOK_MS   1000
 #define DEAD_REST_MS   60000 /* between two walks */
@@ -83,8 +84,9 @@ static void note_needed(const struct engine *e, struct slice_trim *t) {
 
 /* ---- who is in the way ---- */
 
-/* The lowest position that a blocking subscription has still to read; *who may be NULL. Reading
- * ahead over what it does not want keeps one without workers from blocking for nothing. */
+/* The lowest position that a blocking subscription has still to read. Reading ahead over what it
+ * does not want keeps one without workers from blocking for nothing; *who is NULL when that has not
+ * come to an end, or when there is none. */
 static uint64_t block_limit(struct engine *e, uint64_t wanted_from, struct subscription **who) {
     uint64_t limit = UINT64_MAX;
     uint32_t scan = SKIP_SCAN;
@@ -100,7 +102,7 @@ static uint64_t block_limit(struct engine *e, uint64_t wanted_from, struct subsc
         }
         if (next < limit) {
             limit = next;
-            *who = s;
+            *who = scan > 0 ? s : NULL;
         }
     }
     return limit;
@@ -145,10 +147,10 @@ static bool trim(struct engine *e, uint64_t limit) {
     struct slice_trim t = {.first = e->trimmed_to + 1};
     uint8_t key[KEY_U64_BYTES];
     struct store_iter it;
-    uint64_t before = e->trimmed_to, asked = 0;
+    uint64_t before = e->trimmed_to, asked = 0, bytes = 0;
     note_needed(e, &t);
     store_seek(e->store, STORE_JOURNAL, key_u64(key, t.first), &it);
-    for (; it.valid && asked < EXPIRE_MATCHES; store_next(e->store, &it)) {
+    for (; it.valid && asked < EXPIRE_MATCHES && bytes < READ_BYTES; store_next(e->store, &it)) {
         struct event event;
         uint64_t seq = key_read_u64(it.key, 0);
         if (!record_event_decode(seq, it.value, &event)) store_damaged("journal record", seq);
@@ -157,6 +159,7 @@ static bool trim(struct engine *e, uint64_t limit) {
         if (!goes(e, &event)) break;
         if (t.lagging > 0) expire_from(e, &event);
         asked += t.lagging + 1;
+        bytes += it.value.len;
         uint64_t bit = seq - t.first;
         if ((t.needed[bit / 8] >> bit % 8 & 1) == 0) {
             batch_delete(turn_batch(e), STORE_JOURNAL, it.key);
@@ -167,7 +170,8 @@ static bool trim(struct engine *e, uint64_t limit) {
     store_iter_end(e->store, &it);
     if (e->trimmed_to == before) return false;
     trim_write(e);
-    return e->trimmed_to + 1 == t.first + TRIM_SLICE || asked >= EXPIRE_MATCHES;
+    return e->trimmed_to + 1 == t.first + TRIM_SLICE || asked >= EXPIRE_MATCHES ||
+           bytes >= READ_BYTES;
 }
 
 static bool too_large(const struct engine *e) {
@@ -178,7 +182,8 @@ static bool too_large(const struct engine *e) {
 static void trim_journal(struct engine *e) {
     struct subscription *who;
     uint64_t limit = block_limit(e, e->trimmed_to + 1, &who);
-    bool more = trim(e, limit);
+    bool more = who == NULL && limit <= e->trimmed_to + TRIM_SLICE;
+    more |= trim(e, limit);
     bool blocked = !more && too_large(e) && who != NULL && limit <= e->trimmed_to + 1;
     snprintf(e->blocked_by, sizeof e->blocked_by, "%s", blocked ? who->name : "");
     e->retention_at_ms = more ? e->time.now_ms : e->time.now_ms + LOOK_MS;
@@ -197,10 +202,12 @@ static void trim_dead(struct engine *e) {
     struct store_iter it;
     struct subscription *s = NULL;
     bool may = false;
+    size_t bytes = 0;
     int rows = 0;
     store_seek(e->store, STORE_DEAD, slice_of(e->dead_place, KEY_DEAD_BYTES), &it);
-    for (; it.valid && rows < DEAD_SLICE; store_next(e->store, &it), rows++) {
+    for (; it.valid && rows < DEAD_SLICE && bytes < READ_BYTES; store_next(e->store, &it), rows++) {
         struct record_dead r;
+        bytes += it.value.len;
         uint32_t id = key_read_u32(it.key, 0);
         if (!record_dead_decode(it.value, &r)) {
             store_damaged("dead letter", key_read_u64(it.key, 4));
@@ -211,6 +218,7 @@ static void trim_dead(struct engine *e) {
             may = s != NULL && s->dead_turn <= e->turns_durable;
         }
         if (!may || r.died_at_ms + e->retention.dead_max_age_ms >= e->time.wall_ms) continue;
+        if (row_changing(e, STORE_DEAD, it.key)) continue; /* it died again in this moment */
         dead_remove(e, s, it.key);
     }
     if (it.valid) memcpy(e->dead_place, it.key.data, KEY_DEAD_BYTES);

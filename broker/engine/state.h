@@ -23,6 +23,8 @@
 #define POSITION_LAG_EVENTS 10000
 #define POSITION_LAG_MS     5000
 #define IDS_TRIM_ROWS       64 /* rows of the id log removed per turn */
+/* So many bytes of an event that is looked at cost as much as one more small event. */
+#define SCAN_UNIT_BYTES (8 * KIB)
 /* A delay from here on waits on disk, a shorter one in memory. */
 #define PARK_MS 60000
 
@@ -232,6 +234,9 @@ const struct event *event_undurable(const struct engine *e, uint64_t seq, bool *
 void row_changed(struct engine *e, enum store_table table, struct slice key, bool there);
 /* Whether there is such a row, by the store and what was noted since. */
 bool row_there(struct engine *e, enum store_table table, struct slice key);
+/* Such a row was written or removed by a turn that is not durable: the store shows what was before
+ * that, or nothing. */
+bool row_changing(const struct engine *e, enum store_table table, struct slice key);
 /* Forgets what was noted of durable turns; `all`: of every turn. */
 void rows_settled(struct engine *e, bool all);
 /* The store holds something that cannot be: stops the process with the reason. */
@@ -298,8 +303,10 @@ uint64_t due_next_ms(const struct engine *e, const struct subscription *s);
 /* Reads on to the first row that is due and not handed out: a NEW delivery of the due cursor, with
  * its event. NULL: there was none. */
 struct delivery *due_take(struct engine *e, struct subscription *s, struct event *event);
-/* The row with this seq that a worker claims after a restart, as a NEW delivery; or NULL. */
-struct delivery *due_claim(struct engine *e, struct subscription *s, uint64_t seq, bool replay);
+/* The row at which the walk is, as a NEW delivery with its event; NULL: it is handed out, or
+ * changing. */
+struct delivery *due_take_row(struct engine *e, struct subscription *s, const struct store_iter *it,
+                              struct event *event);
 /* The delivery of a row is about to be freed. */
 void due_untake(struct subscription *s, const struct delivery *d);
 /* Rows of turns that became durable can be read. */
@@ -394,6 +401,9 @@ void pump(struct engine *e);
 bool subscription_has_fresh(const struct engine *e, const struct subscription *s);
 /* It has something to hand out and nothing but a worker's window could prevent it. */
 bool subscription_has_work(const struct engine *e, const struct subscription *s);
+/* Takes an event that was looked at off a budget of journal positions. It was read whole, for its
+ * checksum: a large one counts as many. */
+void scan_take(uint32_t *scan, const struct event *event);
 /* Reads past events that do not match, without handing out; takes what it looked at off *scan. */
 void cursor_skip(struct engine *e, struct cursor *c, uint32_t *scan);
 

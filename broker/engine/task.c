@@ -9,10 +9,16 @@
 
 #include "broker/engine/state.h"
 
-#define COUNT_SLICE       8192 /* journal positions per turn */
-#define DEAD_SLICE        512  /* dead letters per turn */
+#define COUNT_SLICE       8192 /* journal positions per turn, of all tasks together */
+#define DEAD_SLICE        512  /* dead letters, likewise */
 #define DEAD_BYTES        (4 * MIB)
 #define TASKS_RUNNING_MAX 1000
+
+/* What the tasks may still do in this turn; the oldest takes first. */
+struct slice_left {
+    uint32_t positions, rows;
+    size_t bytes;
+};
 
 struct task *task_of(struct cursor *c) {
     return CONTAINER_OF(c, struct task, cursor);
@@ -282,14 +288,13 @@ void task_cancel(struct engine *e, const struct command *c) {
 
 /* ---- COUNT ---- */
 
-static void count_run(struct engine *e, struct task *t) {
+static void count_run(struct engine *e, struct task *t, struct slice_left *left) {
     struct cursor *c = &t->cursor;
-    uint32_t left = COUNT_SLICE;
     uint8_t key[KEY_U64_BYTES];
     struct store_iter it;
     uint64_t first = c->next > e->trimmed_to ? c->next : e->trimmed_to + 1;
     store_seek(e->store, STORE_JOURNAL, key_u64(key, first), &it);
-    while (c->next <= c->end && c->next <= e->durable_seq && left-- > 0) {
+    while (c->next <= c->end && c->next <= e->durable_seq && left->positions > 0) {
         struct event event;
         struct filter_subject subject;
         CHECK(it.valid); /* the newest durable record is never removed */
@@ -300,6 +305,7 @@ static void count_run(struct engine *e, struct task *t) {
             break;
         }
         if (!record_event_decode(seq, it.value, &event)) store_damaged("journal record", seq);
+        scan_take(&left->positions, &event);
         filter_subject_init(&subject, &event);
         t->expired += seq - c->next;
         if (event.deliver_at_ms <= e->time.wall_ms && filter_match(c->sub->filter, &subject) &&
@@ -330,10 +336,9 @@ void dead_remove(struct engine *e, struct subscription *s, struct slice key) {
     cursor_mark_dirty(e, &s->live, true);
 }
 
-static size_t dead_move(struct engine *e, struct task *t, struct slice key,
-                        const struct record_dead *r) {
+static void dead_move(struct engine *e, struct task *t, struct slice key,
+                      const struct record_dead *r) {
     struct subscription *s = t->cursor.sub;
-    size_t bytes = 256 + r->event.body.len + r->event.metadata.len;
     if (t->kind == TASK_REDRIVE) {
         struct record_due row = {.deliveries = r->deliveries,
                                  .flags = RECORD_DUE_REDRIVE,
@@ -344,7 +349,6 @@ static size_t dead_move(struct engine *e, struct task *t, struct slice key,
     }
     dead_remove(e, s, key);
     t->matched++;
-    return bytes;
 }
 
 static bool rate_holds(struct engine *e, struct task *t) {
@@ -355,15 +359,14 @@ static bool rate_holds(struct engine *e, struct task *t) {
     return true;
 }
 
-static void dead_run(struct engine *e, struct task *t) {
+static void dead_run(struct engine *e, struct task *t, struct slice_left *left) {
     struct cursor *c = &t->cursor;
     uint64_t before = t->matched;
-    size_t bytes = 0;
     bool end = false;
     uint8_t key[KEY_DEAD_BYTES];
     struct store_iter it;
     store_seek(e->store, STORE_DEAD, key_dead(key, c->sub->id, c->next, t->place_cursor), &it);
-    for (int rows = 0; rows < DEAD_SLICE && bytes < DEAD_BYTES && !rate_holds(e, t); rows++) {
+    for (; left->rows > 0 && left->bytes > 0 && !rate_holds(e, t); left->rows--) {
         struct record_dead r;
         end =
             !it.valid || key_read_u32(it.key, 0) != c->sub->id || key_read_u64(it.key, 4) > c->end;
@@ -371,7 +374,10 @@ static void dead_run(struct engine *e, struct task *t) {
         c->next = key_read_u64(it.key, 4);
         t->place_cursor = key_read_u32(it.key, 12);
         if (!record_dead_decode(it.value, &r)) store_damaged("dead letter", c->next);
-        if (dead_wanted(t, &r)) bytes += dead_move(e, t, it.key, &r);
+        /* What died again in this moment has taken the row's place, and is not of this task. */
+        bool changing = row_changing(e, STORE_DEAD, it.key);
+        if (!changing && dead_wanted(t, &r)) dead_move(e, t, it.key, &r);
+        left->bytes -= it.value.len < left->bytes ? it.value.len : left->bytes;
         t->place_cursor++; /* on: the next row is above this one */
         if (t->place_cursor == 0) c->next++;
         store_next(e->store, &it);
@@ -400,11 +406,12 @@ static bool may_run(const struct engine *e, const struct task *t) {
 }
 
 void tasks_run(struct engine *e) {
+    struct slice_left left = {COUNT_SLICE, DEAD_SLICE, DEAD_BYTES};
     LIST_FOR(n, next, &e->tasks_running) {
         struct task *t = CONTAINER_OF(n, struct task, in_running);
         if (!may_run(e, t)) continue;
-        if (of_dead_letters(t)) dead_run(e, t);
-        else count_run(e, t);
+        if (of_dead_letters(t)) dead_run(e, t, &left);
+        else count_run(e, t, &left);
     }
 }
 

@@ -116,6 +116,10 @@ bool row_there(struct engine *e, enum store_table table, struct slice key) {
     return r != NULL ? r->there : store_get(e->store, table, key, &value);
 }
 
+bool row_changing(const struct engine *e, enum store_table table, struct slice key) {
+    return map_get(&e->rows_by_key, row_hash(table, key)) != NULL;
+}
+
 void rows_settled(struct engine *e, bool all) {
     for (struct list *n = list_first(&e->rows); n != NULL; n = list_first(&e->rows)) {
         struct row_change *r = CONTAINER_OF(n, struct row_change, in_rows);

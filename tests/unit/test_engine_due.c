@@ -493,6 +493,37 @@ static void a_paused_subscription_keeps_what_is_due(void **state) {
     world_close(&w);
 }
 
+/* What was read while the clock was ahead must not hold back what is written once it is right. */
+static void a_clock_that_was_ahead_delays_nothing(void **state) {
+    (void)state;
+    struct world w = {0};
+    open_with(&w, NULL);
+    w.time.wall_ms += HOUR;
+    world_publish_due(&w, "ahead", "", 1000);
+    world_publish_due(&w, "ahead", "", 1000);
+    world_wait(&w, 1000);
+    world_settle(&w, COMMAND_ACK, 1, 1, 1, true);
+    w.time.wall_ms -= HOUR;
+    world_turn(&w);
+    world_publish_due(&w, "right", "", 2000);
+    world_wait(&w, 1999);
+    world_wait(&w, 1);
+    world_settle(&w, COMMAND_ACK, 1, 2, 3, true);
+    world_wait(&w, HOUR); /* what was read before is not read again */
+    world_show(&w, "s");
+    world_expect(&w,
+                 "[1000] published 1\n"
+                 "[1000] published 2\n"
+                 "[2000] 1 < tag 1 seq 1 ahead fails 0 deliveries 1\n"
+                 "[2000] 1 < tag 2 seq 2 ahead fails 0 deliveries 1\n"
+                 "[2000] 1 settled ok 1-1\n"
+                 "[2000] published 3\n"
+                 "[4000] 1 < tag 3 seq 3 right fails 0 deliveries 1\n"
+                 "[4000] 1 settled ok 2-3\n"
+                 "s: floor 4 next 4 ready 0 leased 0 delayed 0 dead 0 idle empty\n");
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(not_before_its_time_and_then_at_once),
@@ -509,6 +540,7 @@ int main(void) {
         cmocka_unit_test(a_replay_leaves_out_what_is_not_due),
         cmocka_unit_test(a_replayed_event_on_disk_is_still_a_replay),
         cmocka_unit_test(a_paused_subscription_keeps_what_is_due),
+        cmocka_unit_test(a_clock_that_was_ahead_delays_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -672,6 +672,36 @@ static void a_replay_that_is_out_is_claimed_as_a_replay(void **state) {
     world_close(&w);
 }
 
+/* Settled a moment before, over the connection that was: its row is still on disk. */
+static void what_was_settled_in_the_same_moment_cannot_be_claimed(void **state) {
+    (void)state;
+    struct world w = {.options = {.restart_grace_ms = 10000}};
+    open_with(&w, NULL);
+    world_publish_due(&w, "later", "", 1000);
+    world_crash(&w);
+    attach_session(&w, 1, 77, 0, NULL, 0);
+    world_wait(&w, 1000);
+    struct tag_range range = {1, 1};
+    struct command c = {.kind = COMMAND_ACK};
+    c.u.settle.attachment = 1;
+    c.u.settle.ranges = &range;
+    c.u.settle.count = 1;
+    world_step(&w, &c);
+    struct claim claims[] = {{1, 1, false}};
+    attach_session(&w, 2, 77, 77, claims, 1);
+    world_show(&w, "s");
+    world_settle(&w, COMMAND_ACK, 2, 1, 1, true);
+    world_expect(&w,
+                 "[1000] published 1\n"
+                 "[1000] attached 1 backlog 1\n"
+                 "[2000] 1 < tag 1 seq 1 later fails 0 deliveries 1\n"
+                 "[2000] attached 2 backlog 0\n"
+                 "[2000] 2 revoked tag 1 lost\n"
+                 "s: floor 2 next 2 ready 0 leased 0 delayed 0 dead 0 idle empty\n"
+                 "[2000] 2 settled already 1-1\n");
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_worker_may_ask_for_a_lease_of_its_own),
@@ -691,6 +721,7 @@ int main(void) {
         cmocka_unit_test(a_claim_of_what_is_not_its_own_is_refused),
         cmocka_unit_test(after_a_restart_workers_claim_what_they_hold),
         cmocka_unit_test(what_was_due_on_disk_can_be_claimed_too),
+        cmocka_unit_test(what_was_settled_in_the_same_moment_cannot_be_claimed),
         cmocka_unit_test(a_resumed_hold_is_as_long_as_it_was),
         cmocka_unit_test(a_replay_that_is_out_is_claimed_as_a_replay),
     };

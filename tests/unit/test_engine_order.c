@@ -523,6 +523,48 @@ static void what_waits_for_its_key_counts_for_the_cap(void **state) {
     world_close(&w);
 }
 
+/* deliver_at is a lower bound by the clock of the wall, also for what waits in memory. */
+static void a_clock_set_back_brings_nothing_early(void **state) {
+    (void)state;
+    struct world w = {0};
+    struct policy p = by_subject();
+    open_with(&w, &p);
+    world_attach(&w, 1, "s", 10, 0);
+    world_publish_due(&w, "later", "k", 60000);
+    w.time.wall_ms -= 5000;
+    world_turn(&w);
+    world_wait(&w, 60000);
+    world_show(&w, "s");
+    world_wait(&w, 4999);
+    world_wait(&w, 1);
+    world_expect(&w,
+                 "[1000] attached 1 backlog 0\n"
+                 "[1000] published 1\n"
+                 "s: floor 1 next 2 ready 0 leased 0 delayed 1 dead 0 idle backoff\n"
+                 "[66000] 1 < tag 1 seq 1 later fails 0 deliveries 1\n");
+    world_close(&w);
+}
+
+/* A backoff goes by its timer, also after a restart: a clock that is wrong makes it no longer. */
+static void a_clock_set_back_makes_no_backoff_longer(void **state) {
+    (void)state;
+    struct world w = {0};
+    struct policy p = by_subject();
+    open_with(&w, &p);
+    world_attach(&w, 1, "s", 10, 0);
+    PUBLISH(&w, "k1");
+    world_nack(&w, 1, 1, NACK_FAIL, 30000, "later");
+    world_crash(&w);
+    world_attach(&w, 1, "s", 10, 0);
+    buf_clear(&w.log);
+    w.time.wall_ms -= 3600000;
+    world_turn(&w);
+    world_wait(&w, 29999);
+    world_wait(&w, 1);
+    world_expect(&w, "[31000] 1 < tag 1 seq 1 k1 fails 1 deliveries 2\n");
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_at_a_time_per_subject_in_order),
@@ -540,6 +582,8 @@ int main(void) {
         cmocka_unit_test(a_redriven_event_goes_alone_too),
         cmocka_unit_test(after_a_restart_a_claim_does_not_break_the_order),
         cmocka_unit_test(what_waits_for_its_key_counts_for_the_cap),
+        cmocka_unit_test(a_clock_set_back_brings_nothing_early),
+        cmocka_unit_test(a_clock_set_back_makes_no_backoff_longer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,8 @@
  * stop, one willing worker per subscription takes everything, and every event must be accounted
  * for.
  *
- * Usage: test_engine_random [seed [runs [trace]]]; a failing seed is printed and replays exactly;
+ * Usage: test_engine_random [seed [runs [trace]]], or BELLHOP_TEST_SEED and BELLHOP_RANDOM_RUNS in
+ * the environment; a failing seed is printed and replays exactly;
  * with a third argument everything that the engine said is printed as it goes. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include "base/prng.h"
 #include "tests/unit/random_oracle.h"
 
-#define RUNS_DEFAULT 60
+#define RUNS_DEFAULT 400
 #define MINUTE_MS    60000
 #define HOUR_MS      (60 * (uint64_t)MINUTE_MS)
 #define DAY_MS       (24 * HOUR_MS)
@@ -658,9 +659,18 @@ static void run(struct run *r, uint64_t seed, bool trace) {
     oracle_close(&r->o);
 }
 
+static uint64_t from_environment(const char *name, uint64_t otherwise) {
+    const char *text = getenv(name);
+    return text != NULL ? strtoull(text, NULL, 10) : otherwise;
+}
+
 int main(int argc, char **argv) {
-    uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-    uint64_t runs = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : RUNS_DEFAULT;
+    uint64_t seed = from_environment("BELLHOP_TEST_SEED", 1);
+    uint64_t runs = from_environment("BELLHOP_RANDOM_RUNS", RUNS_DEFAULT);
+    if (argc > 1) {
+        seed = strtoull(argv[1], NULL, 10);
+        runs = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    }
     uint64_t deliveries = 0, crashes = 0, confirmed = 0, resumed = 0;
     struct run *r = mem_zalloc(sizeof *r);
     for (uint64_t i = 0; i < runs; i++) {

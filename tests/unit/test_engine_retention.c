@@ -633,6 +633,54 @@ static void an_id_is_forgotten_with_its_event(void **state) {
     world_close(&w);
 }
 
+/* Sought back to, it dies again in the very turn that removes its first dead letter. */
+static void dying_again_while_the_first_letter_goes_leaves_the_second(void **state) {
+    (void)state;
+    struct world w = {0};
+    open_with(&w, LAG_BLOCK);
+    world_retain(&w, 0, 0, 30 * SECOND);
+    world_attach(&w, 1, "s", 10, 0);
+    world_publish(&w, "t", "");
+    world_nack(&w, 1, 1, NACK_REJECT, 0, "first");
+    world_seek(&w, "s", START_SEQ, 1);
+    buf_clear(&w.log);
+    w.time.now_ms += 60 * SECOND; /* between two walks over the dead letters */
+    w.time.wall_ms += 60 * SECOND;
+    world_nack(&w, 1, 2, NACK_REJECT, 0, "second");
+    world_show(&w, "s");
+    world_show_dead(&w, "s");
+    world_note(&w, "it goes in its own time");
+    world_wait(&w, 60 * SECOND);
+    world_show(&w, "s");
+    world_show_dead(&w, "s");
+    world_expect(&w,
+                 "s: floor 2 next 2 ready 0 leased 0 delayed 0 dead 1 idle empty\n"
+                 "dead seq 1 rejected fails 0 deliveries 1 [/second/]\n"
+                 "-- it goes in its own time\n"
+                 "s: floor 2 next 2 ready 0 leased 0 delayed 0 dead 0 idle empty\n");
+    world_close(&w);
+}
+
+/* After a crash many are behind that want none of it: reading ahead for all of them takes more than
+ * one slice, and meanwhile nobody is to blame. */
+static void many_that_want_nothing_do_not_block(void **state) {
+    static const char *const names[] = {"s0", "s1", "s2", "s3"};
+    (void)state;
+    struct world w = {.quiet = true};
+    world_open(&w);
+    for (int i = 0; i < 4; i++) world_create(&w, names[i], "rare", NULL, START_NEW);
+    for (int i = 0; i < 9; i++) world_publish_many(&w, "t", 1000);
+    world_crash(&w);
+    w.quiet = false;
+    world_retain(&w, 0, 100000, 0);
+    world_show_journal(&w);
+    world_publish(&w, "t", "");
+    world_expect(&w,
+                 "journal: 7389 to 9000 trimmed 7388\n"
+                 "[1000] published 9001\n");
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(old_events_go_and_the_newest_stays),
@@ -641,6 +689,7 @@ int main(void) {
         cmocka_unit_test(a_blocking_subscription_stops_publishes_until_it_catches_up),
         cmocka_unit_test(a_block_ends_in_other_ways_too),
         cmocka_unit_test(a_backlog_that_does_not_match_does_not_block),
+        cmocka_unit_test(many_that_want_nothing_do_not_block),
         cmocka_unit_test(by_age_a_blocking_subscription_keeps_but_does_not_refuse),
         cmocka_unit_test(the_slowest_one_is_named),
         cmocka_unit_test(what_an_expiring_subscription_loses_is_counted),
@@ -648,6 +697,7 @@ int main(void) {
         cmocka_unit_test(a_record_stays_for_the_last_who_has_it),
         cmocka_unit_test(a_seek_lets_go_of_what_was_out),
         cmocka_unit_test(dead_letters_go_by_their_age),
+        cmocka_unit_test(dying_again_while_the_first_letter_goes_leaves_the_second),
         cmocka_unit_test(a_dead_letter_outlives_the_journal),
         cmocka_unit_test(a_replay_says_what_was_gone_before_it_came_there),
         cmocka_unit_test(a_restart_after_trimming_goes_on_where_it_was),

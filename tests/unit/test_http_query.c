@@ -58,6 +58,16 @@ static void test_unknown(void **state) {
     assert_int_equal(http_query_unknown(&r, known).len, 0);
 }
 
+static void test_repeated(void **state) {
+    (void)state;
+    struct http_request r = with_query("a=1&b=2&&b=2&aa=1");
+    assert_false(http_query_repeated(&r, "a"));
+    assert_true(http_query_repeated(&r, "b"));
+    assert_false(http_query_repeated(&r, "c"));
+    r = with_query("a=1&%61");
+    assert_true(http_query_repeated(&r, "a"));
+}
+
 static void test_headers(void **state) {
     const struct http_header headers[] = {
         {slice_str("Host"), slice_str("a")},
@@ -79,9 +89,8 @@ static void test_headers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_get),
-        cmocka_unit_test(test_get_refuses),
-        cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_get),     cmocka_unit_test(test_get_refuses),
+        cmocka_unit_test(test_unknown), cmocka_unit_test(test_repeated),
         cmocka_unit_test(test_headers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,163 @@
+/* A turn stays short however much there is to do: what one turn reads and writes, counted. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/engine_world.h"
+
+#define DELIVER_BYTES (4 * MIB)  /* the engine's default */
+#define READ_BYTES    (64 * MIB) /* the default of 8192 positions, when events are large */
+
+/* Events of type "t" with a body of so many bytes, due in_ms from now. */
+static void publish_large(struct world *w, int count, size_t bytes, uint64_t in_ms) {
+    static const uint8_t body[256 * KIB];
+    CHECK(bytes <= sizeof body);
+    for (int i = 0; i < count; i++) {
+        struct event event = {.type = slice_str("t"), .body = slice_of(body, bytes)};
+        if (in_ms > 0) event.deliver_at_ms = w->time.wall_ms + in_ms;
+        world_event(w, &event);
+    }
+}
+
+/* Ends one turn, commits it, and returns how many bytes of values it wrote. */
+static size_t one_turn(struct world *w) {
+    size_t bytes = 0;
+    struct engine_turn *turn = engine_end_turn(w->engine, w->time);
+    assert_non_null(turn);
+    for (size_t i = 0; i < turn->batch.len; i++) bytes += turn->batch.ops[i].value.len;
+    assert_int_equal(store_submit(w->store, &turn->batch), 0);
+    engine_check(w->engine);
+    store_end_reads(w->store);
+    return bytes;
+}
+
+static struct subscription_info info(struct world *w) {
+    struct subscription_info s;
+    assert_true(engine_subscription_get(w->engine, slice_str("s"), &s));
+    store_end_reads(w->store);
+    return s;
+}
+
+/* What is set aside for later, or given up as too old, is copied: that takes off the budget too. */
+static void copies_of_events_count_as_bytes(void **state) {
+    (void)state;
+    for (int old = 0; old <= 1; old++) {
+        struct world w = {.quiet = true};
+        struct policy p = policy_default();
+        if (old) p.max_age_ms = 1000;
+        world_open(&w);
+        world_create(&w, "s", NULL, &p, START_NEW);
+        publish_large(&w, 200, 64 * KIB, old ? 0 : 3600000);
+        w.time.now_ms += 2000;
+        w.time.wall_ms += 2000;
+        struct command c = attach_command(1, "s", 10, 0);
+        world_step(&w, &c);
+        size_t bytes = one_turn(&w);
+        assert_true(bytes > DELIVER_BYTES / 2 && bytes < DELIVER_BYTES + 128 * KIB);
+        world_turn(&w);
+        assert_int_equal(old ? info(&w).dead : info(&w).delayed, 200);
+        world_close(&w);
+    }
+}
+
+static void large_events_count_as_many(void **state) {
+    (void)state;
+    struct world w = {.quiet = true};
+    struct task_info count;
+    world_open(&w);
+    world_create(&w, "s", "rare", NULL, START_FIRST);
+    publish_large(&w, 300, 256 * KIB, 0);
+    world_crash(&w);
+    struct command c = attach_command(1, "s", 10, 0);
+    world_step(&w, &c);
+    c = (struct command){.kind = COMMAND_TASK_CREATE};
+    c.u.task.kind = TASK_COUNT;
+    c.u.task.name = slice_str("s");
+    world_step(&w, &c);
+    one_turn(&w);
+    assert_in_range(info(&w).next, 200, READ_BYTES / (256 * KIB));
+    assert_true(engine_task_next(w.engine, 0, &count));
+    assert_in_range(count.next, 200, READ_BYTES / (256 * KIB));
+    world_turn(&w);
+    assert_int_equal(info(&w).next, 301);
+    world_close(&w);
+}
+
+static void tasks_share_the_slice_of_a_turn(void **state) {
+    (void)state;
+    struct world w = {.quiet = true};
+    struct task_info t;
+    uint64_t looked_at = 0;
+    world_open(&w);
+    world_create(&w, "s", NULL, NULL, START_NEW);
+    for (int i = 0; i < 5; i++) world_publish_many(&w, "t", 1000);
+    for (int i = 0; i < 10; i++) {
+        struct command c = {.kind = COMMAND_TASK_CREATE};
+        c.u.task.kind = TASK_COUNT;
+        c.u.task.name = slice_str("s");
+        world_step(&w, &c);
+    }
+    one_turn(&w);
+    for (uint32_t id = 0; engine_task_next(w.engine, id, &t); id = t.id) looked_at += t.next - 1;
+    assert_int_equal(looked_at, 8192);
+    world_turn(&w);
+    for (uint32_t id = 0; engine_task_next(w.engine, id, &t); id = t.id) {
+        assert_int_equal(t.matched, 5000);
+        assert_true(t.finished_at_ms > 0);
+    }
+    world_close(&w);
+}
+
+/* A store that counts the steps of walks. */
+static struct store_ops counting;
+static void (*real_next)(struct store_iter *it);
+static uint64_t steps;
+
+static void counted_next(struct store_iter *it) {
+    steps++;
+    real_next(it);
+}
+
+static void many_claims_cost_one_walk(void **state) {
+    (void)state;
+    struct world w = {.quiet = true, .options = {.restart_grace_ms = 10000}};
+    struct claim claims[500];
+    world_open(&w);
+    world_create(&w, "s", NULL, NULL, START_NEW);
+    world_attach(&w, 1, "s", 1, 0);
+    for (int i = 0; i < 300; i++) world_publish_due(&w, "t", "", 1000);
+    w.time.now_ms += 2000;
+    w.time.wall_ms += 2000;
+    world_crash(&w);
+    for (uint64_t i = 0; i < 500; i++) claims[i] = (struct claim){i + 1, 1000 + i, false};
+    claims[499].seq = 300;
+    struct command c = attach_command(2, "s", 10, 0);
+    c.u.attach.session = c.u.attach.resumes = 77;
+    c.u.attach.claims = claims;
+    c.u.attach.claims_count = 500;
+    counting = *w.store->ops;
+    real_next = counting.next;
+    counting.next = counted_next;
+    const struct store_ops *real = w.store->ops;
+    w.store->ops = &counting;
+    steps = 0;
+    world_step(&w, &c);
+    assert_int_equal(steps, 300);
+    w.store->ops = real;
+    world_turn(&w);
+    assert_int_equal(info(&w).leased, 1);
+    world_close(&w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(copies_of_events_count_as_bytes),
+        cmocka_unit_test(large_events_count_as_many),
+        cmocka_unit_test(tasks_share_the_slice_of_a_turn),
+        cmocka_unit_test(many_claims_cost_one_walk),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
