@@ -182,13 +182,36 @@ struct one {
     uint64_t seq;
     uint32_t cursor;
     bool found;
+    uint32_t other; /* a replay that fed the same event, which is here; 0: none was met */
 };
 
 static bool take_one(void *ctx, const struct dead_letter *d) {
     struct one *o = ctx;
-    o->found = d->event.seq == o->seq && d->cursor == o->cursor;
+    if (d->event.seq != o->seq) return false;
+    o->found = d->cursor == o->cursor;
     if (o->found) put_dead(o->out, o->subscription, d);
+    else o->other = d->cursor;
     return false;
+}
+
+static void answer_no_letter(struct admin *a, uint64_t handle, const struct one *o) {
+    char name[LIMIT_NAME_BYTES + 1];
+    bool fits = slice_to_cstr(o->subscription, name, sizeof name);
+    CHECK(fits); /* there is such a subscription */
+    if (o->cursor != 0) {
+        http_respond_error(*a->options.http, handle, ERR_NOT_FOUND,
+                           "\"%s\" has no dead letter with seq %" PRIu64 " that replay %" PRIu32
+                           " fed",
+                           name, o->seq, o->cursor);
+    } else if (o->other != 0) {
+        http_respond_error(*a->options.http, handle, ERR_NOT_FOUND,
+                           "\"%s\" has a dead letter with seq %" PRIu64 ", but replay %" PRIu32
+                           " fed it: name that replay too",
+                           name, o->seq, o->other);
+    } else {
+        http_respond_error(*a->options.http, handle, ERR_NOT_FOUND,
+                           "\"%s\" has no dead letter with seq %" PRIu64, name, o->seq);
+    }
 }
 
 /* `last` is "SUBSCRIPTION/SEQ". */
@@ -212,10 +235,11 @@ void dead_letters_show(struct admin *a, const struct http_request *r, struct sli
     uint32_t after_cursor = replay > 0 ? (uint32_t)replay - 1 : UINT32_MAX;
     if (!engine_dead_scan(a->options.engine, name, after_seq, after_cursor, take_one, &one)) {
         answer_not_found(a, r->handle, "subscription", name, "check the name");
-    } else if (!is_seq || !one.found) {
+    } else if (!is_seq) {
         answer_not_found(a, r->handle, "dead letter", number,
-                         "it is named by its seq, and ?replay=ID if a replay had fed it; "
-                         "GET /v1/dead-letters lists them");
+                         "it is named by its seq, a number, and replay=ID if a replay fed it");
+    } else if (!one.found) {
+        answer_no_letter(a, r->handle, &one);
     } else {
         answer_send(a, r->handle, 200);
     }

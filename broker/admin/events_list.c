@@ -122,6 +122,20 @@ void events_list(struct admin *a, const struct http_request *r, struct slice las
     events_page_send(a, r->handle, &q);
 }
 
+static void answer_no_event(struct admin *a, uint64_t handle, struct slice seq) {
+    struct engine_stats stats;
+    char range[96];
+    engine_stats(a->options.engine, &stats);
+    if (stats.last_seq == 0) {
+        snprintf(range, sizeof range, "the journal is empty");
+    } else {
+        snprintf(range, sizeof range,
+                 "the oldest in the journal is %" PRIu64 ", the newest %" PRIu64, stats.first_seq,
+                 stats.last_seq);
+    }
+    answer_not_found(a, handle, "event", seq, range);
+}
+
 void events_show(struct admin *a, const struct http_request *r, struct slice last) {
     static const char *const none[] = {NULL};
     struct refusal f;
@@ -131,10 +145,13 @@ void events_show(struct admin *a, const struct http_request *r, struct slice las
         answer_refusal(a, r->handle, &f);
         return;
     }
-    if (!slice_to_u64(last, &seq) || seq == 0 ||
-        !engine_event_get(a->options.engine, seq, &event)) {
+    if (!slice_to_u64(last, &seq) || seq == 0) {
         answer_not_found(a, r->handle, "event", last,
                          "an event is named by its seq, a number of the journal");
+        return;
+    }
+    if (!engine_event_get(a->options.engine, seq, &event)) {
+        answer_no_event(a, r->handle, last);
         return;
     }
     buf_clear(&a->out);

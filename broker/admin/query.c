@@ -7,9 +7,19 @@
 
 #define SHOWN_BYTES 64
 
+/* Of two values one would be passed over in silence. */
+static bool none_repeated(const struct http_request *r, const char *const *known,
+                          struct refusal *f) {
+    for (size_t i = 0; known[i] != NULL; i++) {
+        if (!http_query_repeated(r, known[i])) continue;
+        return refuse(f, ERR_INVALID_REQUEST, "the query parameter %s is given twice", known[i]);
+    }
+    return true;
+}
+
 bool query_known(const struct http_request *r, const char *const *known, struct refusal *f) {
     struct slice unknown = http_query_unknown(r, known);
-    if (unknown.len == 0) return true;
+    if (unknown.len == 0) return none_repeated(r, known, f);
     char list[200] = "";
     for (size_t i = 0, len = 0; known[i] != NULL && len < sizeof list; i++) {
         len += (size_t)snprintf(list + len, sizeof list - len, "%s%s",

@@ -9,7 +9,7 @@
 
 #include "broker/admin/answer.h"
 
-/* Every parameter is in the NULL-terminated list. */
+/* Every parameter is in the NULL-terminated list, and there once. */
 bool query_known(const struct http_request *r, const char *const *known, struct refusal *f);
 /* There is nothing to say beside the path: the body is empty, or an object without fields. */
 bool query_no_body(const struct http_request *r, struct refusal *f);

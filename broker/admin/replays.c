@@ -141,11 +141,13 @@ static bool find(struct admin *a, const struct http_request *r, struct slice nam
         answer_refusal(a, r->handle, &f);
         return false;
     }
-    if (slice_to_u64(name, &id) && id <= UINT32_MAX &&
-        engine_task_get(a->options.engine, (uint32_t)id, out)) {
+    bool is_id = slice_to_u64(name, &id);
+    if (is_id && id <= UINT32_MAX && engine_task_get(a->options.engine, (uint32_t)id, out)) {
         return true;
     }
-    answer_not_found(a, r->handle, "replay", name, "a replay is named by its id, a number");
+    answer_not_found(a, r->handle, "replay", name,
+                     is_id ? "it never was, or it ended long ago and is forgotten"
+                           : "a replay is named by its id, a number");
     return false;
 }
 

@@ -50,6 +50,7 @@ static struct attachment *attachment_new(struct engine *e, struct subscription *
     a->concurrency = c->u.attach.concurrency;
     a->lease_ms = c->u.attach.lease_ms;
     a->session = c->u.attach.session;
+    a->slot = c->u.attach.slot;
     a->next_tag = 1;
     a->timer.kind = DEADLINE_ATTACHMENT;
     heap_node_init(&a->timer.node);

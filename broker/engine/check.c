@@ -3,6 +3,7 @@
 
 struct recount {
     uint32_t ready, leased, delayed, blocked;
+    uint64_t stragglers;
 };
 
 static void check_delivery(const struct engine *e, const struct subscription *s,
@@ -49,6 +50,10 @@ static void check_cursor(const struct engine *e, const struct subscription *s,
     for (const struct list *i = c->outstanding.next; i != &c->outstanding; i = i->next) {
         const struct delivery *d = CONTAINER_OF(i, struct delivery, in_cursor);
         CHECK(d->cursor == c);
+        if (c->id != CURSOR_DUE && d->seq <= e->trimmed_to) {
+            CHECK(map_get(&e->stragglers, d->seq) != NULL); /* E10 */
+            n->stragglers++;
+        }
         CHECK(c->id == CURSOR_DUE || (d->seq > last && d->seq < next)); /* E2 */
         last = d->seq;
         count++;
@@ -76,7 +81,8 @@ static void check_attachment(const struct attachment *a) {
     CHECK(attachment_can_take(a) == !list_empty(&a->in_available));
 }
 
-static void check_subscription(const struct engine *e, const struct subscription *s) {
+/* How many outstanding events of it retention has passed. */
+static uint64_t check_subscription(const struct engine *e, const struct subscription *s) {
     struct recount n = {0};
     check_cursor(e, s, &s->live, &n);
     check_cursor(e, s, &s->due, &n);
@@ -103,6 +109,15 @@ static void check_subscription(const struct engine *e, const struct subscription
     bool could = !late && !list_empty(&s->available) && subscription_has_work(e, s);
     CHECK(!could || s->runnable);      /* E7 */
     CHECK(!s->paused || !s->runnable); /* E6 */
+    return n.stragglers;
+}
+
+static uint64_t stragglers_held(const struct engine *e) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < e->stragglers.cap; i++) {
+        sum += (uintptr_t)e->stragglers.slots[i].value;
+    }
+    return sum;
 }
 
 void engine_check(const struct engine *e) {
@@ -114,11 +129,13 @@ void engine_check(const struct engine *e) {
     }
     CHECK(e->durable_seq + undurable == e->last_seq);
     size_t timed = 0;
+    uint64_t stragglers = 0;
     for (size_t i = 0; i < e->subs_count; i++) {
-        check_subscription(e, e->subs[i]);
+        stragglers += check_subscription(e, e->subs[i]);
         timed += e->subs[i]->leased_count + e->subs[i]->delayed_count;
         CHECK(i == 0 || strcmp(e->subs[i - 1]->name, e->subs[i]->name) < 0);
     }
     CHECK(timed <= e->deadlines.len); /* and timers of subscriptions, attachments and tasks */
+    CHECK(stragglers == stragglers_held(e)); /* E10 */
     CHECK(list_empty(&e->dirty) || e->flush_at_ms != UINT64_MAX);
 }

@@ -95,12 +95,14 @@ static void claim_rows(struct engine *e, struct attachment *a, struct claims *cl
     store_iter_end(e->store, &it);
 }
 
-/* A session keeps its name when it is resumed, so the old one's are those of another connection. */
+/* A session keeps its name when it is resumed, so the old one's are those of another connection. It
+ * may have been here more than once: what it held elsewhere is claimed, or ends, by itself. */
 static void end_old_session(struct engine *e, struct attachment *a, uint64_t session) {
     LIST_FOR(n, next, &a->sub->attachments) {
         struct attachment *old = CONTAINER_OF(n, struct attachment, in_sub);
         bool same = old->route.room == a->route.room && old->route.handle == a->route.handle;
-        if (old->session == session && !same) attachment_end(e, old, DETACH_RELEASE);
+        if (old->session != session || old->slot != a->slot || same) continue;
+        attachment_end(e, old, DETACH_RELEASE);
     }
 }
 

@@ -32,6 +32,7 @@ int engine_open(struct engine **out, struct store *store, const struct engine_op
     prng_seed(&e->prng, options->seed);
     heap_init(&e->deadlines);
     map_init(&e->rows_by_key);
+    map_init(&e->stragglers);
     list_init(&e->rows);
     list_init(&e->dirty);
     list_init(&e->runnable);
@@ -60,6 +61,8 @@ void engine_close(struct engine **out) {
     heap_free(&e->deadlines);
     rows_settled(e, true);
     map_free(&e->rows_by_key);
+    map_free(&e->stragglers);
+    free(e->swept);
     dedupe_free(&e->dedupe);
     while (e->pending != NULL) {
         struct engine_turn *t = e->pending;
@@ -151,6 +154,7 @@ struct engine_turn *engine_end_turn(struct engine *e, struct engine_time time) {
     if (time.now_ms >= e->lag_check_at_ms) cursors_check_lag(e);
     retention_run(e);
     tasks_run(e);
+    sweep_run(e);
     pump(e);
     publish_end_turn(e);
     cursors_flush(e);
@@ -194,7 +198,7 @@ uint64_t engine_next_deadline(const struct engine *e, struct engine_time time) {
     if (e->turn != NULL && (e->turn->batch.len > 0 || e->turn->effects_count > 0)) {
         return time.now_ms;
     }
-    if (!list_empty(&e->runnable) || tasks_want_turn(e)) return time.now_ms;
+    if (!list_empty(&e->runnable) || tasks_want_turn(e) || sweep_wants_turn(e)) return time.now_ms;
     uint64_t at_ms = e->flush_at_ms, retention_ms = retention_next_ms(e);
     if (retention_ms < at_ms) at_ms = retention_ms;
     const struct heap_node *n = heap_min(&e->deadlines);

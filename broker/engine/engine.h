@@ -41,6 +41,7 @@
  *  E7 no lost wake-up: a subscription that could hand something out is in the runnable list.
  *  E8 seqs are given out without gaps and never twice; received_at never falls.
  *  E9 outstanding deliveries of a subscription never exceed the configured cap.
+ *  E10 a record that retention has passed is there as long as a cursor has it outstanding.
  *
  * May call: base, storage/store.h, storage/record.h, proto/limits.h, proto/err.h, and the JSON
  * walker for filters, which is as pure. Never: anything with I/O, nor a room of the broker. */
@@ -246,6 +247,7 @@ struct command {
             uint32_t concurrency; /* 0: everything handed out counts as started */
             uint64_t lease_ms;    /* for this worker; 0: the subscription's */
             uint64_t session;     /* whose it is: what a resuming worker must know; 0: nobody's */
+            uint64_t slot;        /* the worker's own number for it, the same when it comes back */
             uint64_t resumes;     /* the session that the claims come from; 0: there are none */
             const struct claim *claims;
             size_t claims_count;

@@ -150,9 +150,12 @@ static void settle_range(struct engine *e, const struct command *c, struct attac
         outcome_add(o, l == NULL ? OUTCOME_ALREADY : settle_one(e, c, l), r.lo, r.hi);
         return;
     }
-    LIST_FOR(n, next, &a->leases) {
+    struct lease *first = map_get(&a->by_tag, r.lo);
+    struct list *n = first != NULL ? &first->in_attachment : a->leases.next, *next;
+    for (; n != &a->leases; n = next) {
         struct lease *l = CONTAINER_OF(n, struct lease, in_attachment);
         uint64_t tag = l->tag;
+        next = n->next; /* settling frees it */
         if (tag < r.lo) continue;
         if (tag > r.hi) break;
         if (tag > at) outcome_add(o, OUTCOME_ALREADY, at, tag - 1);

@@ -187,6 +187,7 @@ static bool recover_position(struct engine *e, struct cursor *c, struct slice va
             last == &c->outstanding || CONTAINER_OF(last, struct delivery, in_cursor)->seq < seq;
         if (!rises || seq >= p.next) return false;
         delivery_new(c, seq); /* DELAYED by its retry row, or READY in the end */
+        retention_hold(e, seq);
     }
     return true;
 }
@@ -242,6 +243,7 @@ static int recover_retries(struct recovery *r) {
     for (; it.valid && err == 0; store_next(e->store, &it)) {
         uint32_t sub = key_read_u32(it.key, 0), cursor = key_read_u32(it.key, 4);
         uint64_t seq = key_read_u64(it.key, 8);
+        if (sweep_has(e, sub)) continue;
         if (c == NULL || c->sub->id != sub || c->id != cursor) {
             c = find_cursor(r, sub, cursor);
             at = c == NULL ? NULL : c->outstanding.next;
@@ -314,6 +316,7 @@ int recover(struct engine *e, char *error, size_t error_size) {
     struct recovery r = {.e = e, .error = error, .error_size = error_size};
     map_init(&r.subs);
     int err = recover_journal(&r);
+    if (err == 0 && !sweep_recover(e)) err = damaged(&r, "the list of deleted subscriptions", 0);
     if (err == 0) err = recover_ids(&r);
     if (err == 0) err = recover_subscriptions(&r);
     if (err == 0) err = recover_tasks(&r);

@@ -31,32 +31,26 @@ uint64_t oldest_seq(const struct engine *e) {
 
 /* ---- who still needs an event ---- */
 
-static bool cursor_has(const struct cursor *c, uint64_t seq) {
-    for (const struct list *n = c->outstanding.next; n != &c->outstanding; n = n->next) {
-        uint64_t at = CONTAINER_OF(n, struct delivery, in_cursor)->seq;
-        if (at >= seq) return at == seq;
-    }
-    return false;
+void retention_hold(struct engine *e, uint64_t seq) {
+    if (seq > e->trimmed_to) return;
+    uintptr_t holders = (uintptr_t)map_remove(&e->stragglers, seq);
+    map_add(&e->stragglers, seq, (void *)(holders + 1));
 }
 
 void retention_release(struct engine *e, uint64_t seq) {
-    if (seq > e->trimmed_to) return;
-    for (size_t i = 0; i < e->subs_count; i++) {
-        const struct subscription *s = e->subs[i];
-        if (cursor_has(&s->live, seq)) return;
-        for (const struct list *n = s->replays.next; n != &s->replays; n = n->next) {
-            if (cursor_has(CONTAINER_OF(n, struct cursor, in_sub), seq)) return;
-        }
-    }
     uint8_t key[KEY_U64_BYTES];
-    batch_delete(turn_batch(e), STORE_JOURNAL, key_u64(key, seq));
+    if (seq > e->trimmed_to) return;
+    uintptr_t holders = (uintptr_t)map_remove(&e->stragglers, seq);
+    CHECK(holders > 0);
+    if (holders > 1) map_add(&e->stragglers, seq, (void *)(holders - 1));
+    else batch_delete(turn_batch(e), STORE_JOURNAL, key_u64(key, seq));
 }
 
 /* A slice of the journal that is looked at. */
 struct slice_trim {
     uint64_t first;
-    uint8_t needed[TRIM_SLICE / 8]; /* one bit per seq from first */
-    uint32_t lagging;               /* subscriptions that the slice may move */
+    uint32_t holders[TRIM_SLICE]; /* by seq from first: cursors that have it outstanding */
+    uint32_t lagging;             /* subscriptions that the slice may move */
 };
 
 static void note_outstanding(struct slice_trim *t, const struct cursor *c) {
@@ -64,13 +58,12 @@ static void note_outstanding(struct slice_trim *t, const struct cursor *c) {
         uint64_t seq = CONTAINER_OF(n, struct delivery, in_cursor)->seq;
         if (seq >= t->first + TRIM_SLICE) return;
         if (seq < t->first) continue;
-        uint64_t bit = seq - t->first;
-        t->needed[bit / 8] |= (uint8_t)(1u << bit % 8);
+        t->holders[seq - t->first]++;
     }
 }
 
 static void note_needed(const struct engine *e, struct slice_trim *t) {
-    memset(t->needed, 0, sizeof t->needed);
+    memset(t->holders, 0, sizeof t->holders);
     t->lagging = 0;
     for (size_t i = 0; i < e->subs_count; i++) {
         const struct subscription *s = e->subs[i];
@@ -160,10 +153,9 @@ static bool trim(struct engine *e, uint64_t limit) {
         if (t.lagging > 0) expire_from(e, &event);
         asked += t.lagging + 1;
         bytes += it.value.len;
-        uint64_t bit = seq - t.first;
-        if ((t.needed[bit / 8] >> bit % 8 & 1) == 0) {
-            batch_delete(turn_batch(e), STORE_JOURNAL, it.key);
-        }
+        uintptr_t holders = t.holders[seq - t.first];
+        if (holders > 0) map_add(&e->stragglers, seq, (void *)holders);
+        else batch_delete(turn_batch(e), STORE_JOURNAL, it.key);
         e->totals.trimmed_total++;
         e->trimmed_to = seq;
     }

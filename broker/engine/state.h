@@ -141,6 +141,7 @@ struct attachment {
     uint32_t concurrency;
     uint64_t lease_ms; /* 0: the policy's */
     uint64_t session;
+    uint64_t slot;
     bool held;
     bool kept; /* its connection is gone, its leases stay until the timer fires */
     uint64_t next_tag;
@@ -207,12 +208,19 @@ struct engine {
     struct retention retention;
     uint64_t trimmed_to;    /* events up to here are gone, but those that something outstanding
                                still needs */
+    struct map stragglers;  /* a seq up to there that is still needed -> how many cursors have it
+                               outstanding */
     uint64_t journal_start; /* offset of the first record above trimmed_to */
     uint64_t journal_end;   /* offset after the last record */
     uint64_t retention_at_ms;
     uint64_t dead_place_at_ms;             /* when the next slice of dead letters is looked at */
     uint8_t dead_place[KEY_DEAD_BYTES];    /* where it begins */
     char blocked_by[LIMIT_NAME_BYTES + 1]; /* a subscription; empty: none */
+
+    /* sweep.c: deleted subscriptions whose rows are not gone, oldest first. */
+    uint32_t *swept;
+    size_t swept_count, swept_cap;
+    uint64_t sweep_turn; /* that last removed rows, or added one */
 
     struct engine_stats totals; /* only the *_total fields */
 };
@@ -353,6 +361,8 @@ bool tasks_want_turn(const struct engine *e);
 void retention_run(struct engine *e);
 /* When it wants a turn, monotonic ms. */
 uint64_t retention_next_ms(const struct engine *e);
+/* A cursor has the event outstanding: recovery says so for each, the trim finds out by itself. */
+void retention_hold(struct engine *e, uint64_t seq);
 /* The event is no longer outstanding somewhere: if retention has passed it, its record goes as
  * soon as nobody has it. */
 void retention_release(struct engine *e, uint64_t seq);
@@ -406,6 +416,16 @@ bool subscription_has_work(const struct engine *e, const struct subscription *s)
 void scan_take(uint32_t *scan, const struct event *event);
 /* Reads past events that do not match, without handing out; takes what it looked at off *scan. */
 void cursor_skip(struct engine *e, struct cursor *c, uint32_t *scan);
+
+/* ---- sweep.c ---- */
+/* The subscription is deleted: its rows go in slices, also over a restart. */
+void sweep_add(struct engine *e, uint32_t subscription);
+/* What a restart finds of that. */
+MUST_CHECK bool sweep_recover(struct engine *e);
+bool sweep_has(const struct engine *e, uint32_t subscription);
+/* Removes a slice. */
+void sweep_run(struct engine *e);
+bool sweep_wants_turn(const struct engine *e);
 
 /* ---- recover.c ---- */
 MUST_CHECK int recover(struct engine *e, char *error, size_t error_size);

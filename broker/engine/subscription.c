@@ -376,7 +376,6 @@ void subscription_seek(struct engine *e, const struct command *c) {
             f->u.revoked.attachment = l->attachment->id;
             f->u.revoked.tag = l->tag;
             f->u.revoked.reason = "seek";
-            l->expired = true;
         }
         delivery_forget(e, d);
     }
@@ -400,12 +399,10 @@ void subscription_delete(struct engine *e, const struct command *c) {
     }
     uint8_t key[KEY_SUB_BYTES];
     struct slice id = key_u32(key, s->id);
+    sweep_add(e, s->id);
     subscription_free(e, s);
     struct batch *b = turn_batch(e);
     batch_delete(b, STORE_SUBSCRIPTIONS, id);
     batch_delete_prefix(b, STORE_POSITIONS, id);
-    batch_delete_prefix(b, STORE_RETRIES, id);
-    batch_delete_prefix(b, STORE_DUE, id);
-    batch_delete_prefix(b, STORE_DEAD, id);
     done(e, c, ERR_OK, NULL, NULL);
 }

@@ -86,6 +86,13 @@ int http_query_get(const struct http_request *r, const char *name, char *out, si
     return 0;
 }
 
+bool http_query_repeated(const struct http_request *r, const char *name) {
+    struct slice query = r->query, found, value;
+    size_t count = 0;
+    while (next_pair(&query, &found, &value)) count += name_is(found, name);
+    return count > 1;
+}
+
 struct slice http_query_unknown(const struct http_request *r, const char *const *known) {
     struct slice query = r->query, name, value;
     while (next_pair(&query, &name, &value)) {

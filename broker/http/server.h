@@ -78,5 +78,7 @@ int http_query_get(const struct http_request *r, const char *name, char *out, si
 /* The first query parameter whose name is not in the NULL-terminated list, as a slice; len 0 when
  * every one is known. */
 struct slice http_query_unknown(const struct http_request *r, const char *const *known);
+/* Whether a query parameter is there more than once; http_query_get reads the first. */
+bool http_query_repeated(const struct http_request *r, const char *name);
 
 #endif

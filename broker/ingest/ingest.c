@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "broker/ingest/envelope.h"
 #include "broker/ingest/standard_webhooks.h"
+#include "broker/json/walk.h"
 #include "broker/net/loop.h"
 
 #define PATH_PREFIX "/in/"
@@ -180,7 +181,10 @@ void ingest_on_request(struct ingest *i, const struct http_request *r) {
     struct envelope envelope;
     envelope_read(r->body, &envelope);
     struct slice content_type = http_header_get(r, "content-type", NULL);
-    if (content_type.len > LIMIT_EVENT_CONTENT_TYPE_BYTES) content_type.len = 0;
+    if (content_type.len > LIMIT_EVENT_CONTENT_TYPE_BYTES ||
+        json_utf8_error(content_type) != content_type.len) {
+        content_type.len = 0;
+    }
     struct event event = {
         .time_ms = envelope.time_ms,
         .source = slice_str(source->name),

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "base/base64.h"
+#include "broker/json/walk.h"
 
 #define MAC_BYTES 32
 
@@ -64,7 +65,7 @@ static bool id_ok(struct slice id) {
     for (size_t i = 0; i < id.len; i++) {
         if (id.data[i] == '.' || id.data[i] < 0x20 || id.data[i] == 0x7F) return false;
     }
-    return true;
+    return json_utf8_error(id) == id.len; /* it is told to workers as text */
 }
 
 static enum err check_form(const struct standard_webhooks_request *r, const char **why,
@@ -80,7 +81,8 @@ static enum err check_form(const struct standard_webhooks_request *r, const char
     }
     if (!id_ok(r->id)) {
         return refuse(why, ERR_SIGNATURE_MALFORMED,
-                      "webhook-id holds a '.' or a control character, or more than 256 bytes");
+                      "webhook-id holds a '.', a control character, more than 256 bytes, or is not "
+                      "UTF-8");
     }
     if (!slice_to_u64(r->timestamp, timestamp_s)) {
         return refuse(why, ERR_SIGNATURE_MALFORMED,

@@ -69,10 +69,12 @@ struct stream {
     void *ctx;
     struct buf out;                /* written at the end of the turn */
     struct pending_write *pending; /* what the kernel would not take at once; NULL: nothing */
+    struct loop_task drained;      /* tells on_drain what a flush has brought about */
     const char *why;               /* of the close; NULL while open */
     size_t progress_bytes;         /* what the sweep saw queued last */
     uint64_t progress_ms;          /* when that last became less, or when lingering began */
     bool paused;
+    bool drain_due; /* so much waited that the user may have stopped: on_drain is owed */
     bool eof;       /* the peer's last byte was read */
     bool closing;   /* uv_close was called */
     bool ending;    /* close once what is queued was taken; bytes that arrive are dropped */

@@ -2,8 +2,8 @@
  *
  * Output, as it goes well: stream_write fills `out` and puts the stream on the dirty list; at the
  * end of the turn one write(2) takes everything. When the kernel takes less, the rest moves to a
- * pending write of libuv's and on_drain tells when it has gone; what is written meanwhile waits in
- * `out` and follows.
+ * pending write of libuv's; what is written meanwhile waits in `out` and follows. When all of it
+ * has gone on_drain tells, at once or, since a flush calls no user, at the start of the next turn.
  *
  * The end: stream_close drops everything at once. stream_close_after_write lets the output go, then
  * sends FIN and lingers: it reads and drops until the peer's FIN or LINGER_MS, because a close with
@@ -109,6 +109,17 @@ static void on_flushed(struct stream *s) {
     read_start(s);
 }
 
+static void tell_drained(struct stream *s) {
+    s->drain_due = false;
+    if (!s->ending && !s->closing && s->ops->on_drain != NULL) s->ops->on_drain(s->ctx);
+}
+
+static void on_drained_task(void *ctx) {
+    struct stream *s = ctx;
+    loop_again(s->loop); /* for what the user does now */
+    tell_drained(s);
+}
+
 static void on_written(uv_write_t *req, int status) {
     struct pending_write *w = CONTAINER_OF(req, struct pending_write, req);
     struct stream *s = w->stream;
@@ -127,7 +138,7 @@ static void on_written(uv_write_t *req, int status) {
     }
     list_unlink(&s->watched);
     on_flushed(s);
-    if (!s->ending && !s->closing && s->ops->on_drain != NULL) s->ops->on_drain(s->ctx);
+    tell_drained(s);
 }
 
 /* Hands out[from..] to libuv, which writes it when the peer has room. */
@@ -137,6 +148,7 @@ static void write_rest(struct stream *s, size_t from) {
     w->bytes = s->out;
     buf_init(&s->out, MESSAGE_BYTES_HIGHEST);
     s->pending = w;
+    s->drain_due = true;
     /* 128 MiB at most, so it fits the unsigned int of uv_buf_t. */
     uv_buf_t rest = uv_buf_init((char *)w->bytes.data + from, (unsigned)(w->bytes.len - from));
     int rc = uv_write(&w->req, (uv_stream_t *)&s->tcp, &rest, 1, on_written);
@@ -166,6 +178,7 @@ static void flush(struct stream *s) {
     else buf_clear(&s->out);
     list_unlink(&s->watched);
     on_flushed(s);
+    if (s->drain_due && !s->closing) loop_defer(s->loop, &s->drained);
 }
 
 void streams_flush(struct loop *l) {
@@ -238,6 +251,7 @@ struct stream *stream_open(struct loop *l, int fd) {
     list_push_back(&l->streams, &s->node);
     list_init(&s->dirty);
     list_init(&s->watched);
+    loop_task_init(&s->drained, on_drained_task, s);
     buf_init(&s->out, MESSAGE_BYTES_HIGHEST);
     l->streams_count++;
     return s;
@@ -255,6 +269,7 @@ void stream_write(struct stream *s, struct slice bytes) {
         abort_stream(s, "too much output waits for the peer");
         return;
     }
+    if (stream_queued(s) > LIMIT_WRITE_QUEUE_BYTES) s->drain_due = true;
     if (s->pending == NULL && list_empty(&s->dirty)) list_push_back(&s->loop->dirty, &s->dirty);
 }
 
@@ -280,6 +295,7 @@ void stream_close(struct stream *s, const char *why) {
     s->why = why;
     list_unlink(&s->dirty);
     list_unlink(&s->watched);
+    loop_task_cancel(&s->drained);
     uv_close((uv_handle_t *)&s->tcp, on_closed);
 }
 

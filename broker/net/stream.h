@@ -24,7 +24,8 @@ struct stream_ops {
     void (*on_data)(void *ctx, struct slice bytes);
     /* The peer has sent its last byte. The stream can still be written; close it when done. */
     void (*on_eof)(void *ctx);
-    /* The output buffer has become empty (not called when it never filled a write). May be NULL. */
+    /* The output has gone, after more than LIMIT_WRITE_QUEUE_BYTES waited or the kernel did not
+     * take it at once. May be NULL. */
     void (*on_drain)(void *ctx);
     /* The stream is gone; why is a static or short-lived text such as "closed by peer". */
     void (*on_close)(void *ctx, const char *why);

@@ -134,6 +134,7 @@ static void attach(struct session *s, const struct frame *f, const struct policy
         concurrency > LIMIT_WINDOW_EVENTS ? LIMIT_WINDOW_EVENTS : (uint32_t)concurrency;
     c.u.attach.lease_ms = f->u.subscribe.lease_ms;
     c.u.attach.session = s->resume_ms > 0 ? s->number : 0;
+    c.u.attach.slot = f->sub;
     c.u.attach.resumes = s->resumes;
     c.u.attach.claims = claims_of(s, f);
     c.u.attach.claims_count = f->u.subscribe.claims_count;
@@ -229,9 +230,23 @@ static bool is_object(void *ctx, const struct json_value *value) {
     return true;
 }
 
+/* DELIVER carries these as str: a worker whose msgpack refuses other bytes could take neither this
+ * event nor what stands beside it in the frame. */
+static const char *refuse_text(const struct event *e) {
+    if (json_utf8_error(e->type) != e->type.len) return "type: must be UTF-8";
+    if (json_utf8_error(e->subject) != e->subject.len) return "subject: must be UTF-8";
+    if (json_utf8_error(e->id) != e->id.len) return "id: must be UTF-8";
+    if (json_utf8_error(e->content_type) != e->content_type.len) {
+        return "content_type: must be UTF-8";
+    }
+    return NULL;
+}
+
 /* Why an event cannot be published; NULL: it can. */
 static const char *refuse_event(const struct event *e, uint64_t wall_ms) {
     bool object = false;
+    const char *text = refuse_text(e);
+    if (text != NULL) return text;
     if (e->deliver_at_ms > wall_ms && e->deliver_at_ms - wall_ms > LIMIT_DELIVER_LATER_MS) {
         return "deliver_at_ms: at most 30 days ahead";
     }

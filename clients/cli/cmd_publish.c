@@ -106,11 +106,11 @@ static int publish_one(struct cli *cli, const struct args *args, struct slice da
     char why[200];
     int error = check_texts(args);
     if (error != 0) return error;
-    if (has_data && !json_valid(data, false, why, sizeof(why))) {
+    if (has_data && !json_valid(data, false, 1, why, sizeof(why))) {
         cli_complain("the data is not JSON: %s", why);
         return CLI_DATA;
     }
-    if (metadata != NULL && !json_valid(slice_str(metadata), true, why, sizeof(why))) {
+    if (metadata != NULL && !json_valid(slice_str(metadata), true, 1, why, sizeof(why))) {
         cli_complain("--metadata is not a JSON object: %s", why);
         return CLI_USAGE;
     }
@@ -194,7 +194,7 @@ static int batch_add(struct batch *b, struct slice line) {
     b->line++;
     while (line.len > 0 && strchr(" \t\r", line.data[line.len - 1]) != NULL) line.len--;
     if (line.len == 0) return 0;
-    if (!json_valid(line, true, why, sizeof(why))) {
+    if (!json_valid(line, true, b->line, why, sizeof(why))) {
         cli_complain("line %llu is not a JSON object: %s", (unsigned long long)b->line, why);
         return CLI_DATA;
     }
@@ -266,7 +266,11 @@ static int publish_lines(struct cli *cli) {
             printf(" (seq %llu to %llu)", (unsigned long long)b.first_seq,
                    (unsigned long long)b.last_seq);
         }
-        if (b.duplicates != 0) printf(", %llu duplicates", (unsigned long long)b.duplicates);
+        if (b.duplicates != 0) {
+            char *duplicates = text_count(b.duplicates, "duplicate");
+            printf(", %s", duplicates);
+            free(duplicates);
+        }
         putchar('\n');
     }
     buf_free(&b.body);

@@ -75,10 +75,20 @@ static char *percent_of(struct slice task) {
     return text_printf("%.0f %%", part * 100);
 }
 
+/* The subscription of a task, which may be gone; no name has brackets. */
+static char *subscription_of(struct slice task) {
+    char *name = json_show(task, "subscription");
+    if (name[0] != '\0') return name;
+    free(name);
+    return mem_strdup("(deleted)");
+}
+
 static void on_task(void *ctx, struct slice item) {
-    static const char *const before[] = {"id",    "kind",     "subscription",
-                                         "state", "from_seq", "to_seq"};
+    static const char *const before[] = {"state", "from_seq", "to_seq"};
     static const char *const after[] = {"matched", "outstanding", "acked", "create_time"};
+    table_add(ctx, json_show(item, "id"));
+    table_add(ctx, json_show(item, "kind"));
+    table_add(ctx, subscription_of(item));
     for (size_t i = 0; i < sizeof(before) / sizeof(before[0]); i++) {
         table_add(ctx, json_show(item, before[i]));
     }
@@ -126,7 +136,8 @@ static void print_details(struct cli *cli, struct slice task) {
     struct table t;
     table_init(&t, heads);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        char *value = json_show(task, fields[i][1]);
+        bool name = strcmp(fields[i][1], "subscription") == 0;
+        char *value = name ? subscription_of(task) : json_show(task, fields[i][1]);
         if (value[0] == '\0') {
             free(value);
             continue;

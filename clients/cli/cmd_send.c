@@ -115,7 +115,7 @@ static int send_signed(struct cli *cli, const struct sender *s, const struct arg
         cli_complain("--content-type holds a line end");
         return CLI_USAGE;
     }
-    bool json = json_valid(body, false, why, sizeof(why));
+    bool json = json_valid(body, false, 1, why, sizeof(why));
     char *type = text_printf("content-type: %s", given != NULL ? given
                                                  : json        ? "application/json"
                                                                : "application/octet-stream");

@@ -472,6 +472,14 @@ static int read_counts(struct work *w, const struct args *args) {
     return error;
 }
 
+/* A name with a typing error must not cost events their fails, one with each start of a worker. */
+static int check_program(const char *program) {
+    int error = child_check(program);
+    if (error == 0) return 0;
+    cli_complain("cannot start %s: %s", program, uv_strerror(error));
+    return CLI_UNAVAILABLE;
+}
+
 int cmd_work(struct cli *cli, const struct args *args) {
     struct work *w = mem_zalloc(sizeof(*w));
     w->cli = cli;
@@ -484,6 +492,7 @@ int cmd_work(struct cli *cli, const struct args *args) {
     int error = value_name("subscription", w->subscription);
     if (error == 0) error = read_counts(w, args);
     if (error == 0) error = read_times(w, args);
+    if (error == 0) error = check_program(w->program[0]);
     if (error == 0) error = find_workers(cli, &url);
     if (error != 0) goto out;
     take_environment(w);

@@ -1,5 +1,6 @@
 #include "clients/cli/json_text.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,13 +143,14 @@ void json_write(FILE *out, struct slice value) {
     }
 }
 
-bool json_valid(struct slice text, bool object, char *why, size_t why_size) {
+bool json_valid(struct slice text, bool object, uint64_t line, char *why, size_t why_size) {
     json_error_t error;
     /* Numbers are only looked at: as reals they may be of any length. */
     json_t *value = json_loadb((const char *)text.data, text.len,
                                JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
     if (value == NULL) {
-        snprintf(why, why_size, "%s, line %d, column %d", error.text, error.line, error.column);
+        snprintf(why, why_size, "%s, line %" PRIu64 ", column %d", error.text,
+                 line + (uint64_t)error.line - 1, error.column);
         return false;
     }
     bool ok = !object || json_is_object(value);

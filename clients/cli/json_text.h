@@ -37,7 +37,7 @@ uint64_t json_number(struct slice value, const char *path, uint64_t otherwise);
 void json_write(FILE *out, struct slice value);
 
 /* Whether the text is one JSON value; `object`: whether it must be an object. On false, `why`
- * says what is wrong and where. */
-bool json_valid(struct slice text, bool object, char *why, size_t why_size);
+ * says what is wrong and where; the text begins in line number `line` of its input. */
+bool json_valid(struct slice text, bool object, uint64_t line, char *why, size_t why_size);
 
 #endif

@@ -107,10 +107,19 @@ int task_start(struct cli *cli, const char *path, json_t *request, bool wait, bo
     uint64_t id = json_number(buf_slice(&reply.body), "id", 0);
     bool over = is_over(buf_slice(&reply.body));
     if (!quietly || (wait && over)) print_task(cli, buf_slice(&reply.body));
+    if (!quietly && !wait && !over && !cli->json) {
+        printf("  how far it is: bellhop replay show %llu\n", (unsigned long long)id);
+    }
     if (wait && !over) {
         buf_free(&reply.body);
         error = wait_over(cli, id, &reply);
-        if (error != 0) return error;
+        if (error != 0) {
+            cli_complain(
+                "only the wait has ended; what was started goes on: bellhop replay show "
+                "%llu",
+                (unsigned long long)id);
+            return error;
+        }
         print_task(cli, buf_slice(&reply.body));
     }
     if (wait && has(buf_slice(&reply.body), "state", "cancelled")) {

@@ -183,10 +183,13 @@ static void add_heading(const struct top *t, FILE *out) {
     struct slice status = buf_slice(&t->status);
     char *journal = journal_text(t);
     text_clean(journal);
-    fprintf(out, "%s\n%zu subscriptions, %llu worker connections, %llu replays running\n\n",
-            journal, t->rows_count,
-            (unsigned long long)json_number(status, "connections.workers", 0),
-            (unsigned long long)json_number(status, "tasks_running", 0));
+    char *subs = text_count(t->rows_count, "subscription");
+    char *workers = text_count(json_number(status, "connections.workers", 0), "worker connection");
+    char *replays = text_count(json_number(status, "tasks_running", 0), "replay");
+    fprintf(out, "%s\n%s, %s, %s running\n\n", journal, subs, workers, replays);
+    free(subs);
+    free(workers);
+    free(replays);
     free(journal);
 }
 

@@ -7,10 +7,13 @@
 #include "clients/cli/work_child.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <paths.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -140,6 +143,31 @@ static int spawn(struct child *c, uv_loop_t *loop, char **program, char **env, i
         .stdio = stdio,
     };
     return uv_spawn(loop, &c->process, &options);
+}
+
+static int check_file(const char *path) {
+    struct stat info;
+    if (stat(path, &info) != 0) return uv_translate_sys_error(errno);
+    if (!S_ISREG(info.st_mode)) return UV_EACCES;
+    return access(path, X_OK) == 0 ? 0 : uv_translate_sys_error(errno);
+}
+
+int child_check(const char *program) {
+    const char *at = getenv("PATH");
+    char path[PATH_MAX];
+    int error = UV_ENOENT;
+    if (strchr(program, '/') != NULL) return check_file(program);
+    if (at == NULL) at = _PATH_DEFPATH;
+    for (;;) {
+        size_t len = strcspn(at, ":");
+        int size =
+            snprintf(path, sizeof path, "%.*s%s%s", (int)len, at, len > 0 ? "/" : "", program);
+        int found = size < (int)sizeof path ? check_file(path) : UV_ENAMETOOLONG;
+        if (found == 0) return 0;
+        if (found == UV_EACCES) error = found;
+        if (at[len] == '\0') return error;
+        at += len + 1;
+    }
 }
 
 int child_start(struct child **out, uv_loop_t *loop, char **program, char **env, struct slice body,

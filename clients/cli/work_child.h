@@ -33,6 +33,9 @@ typedef void child_done(void *ctx, const struct child_exit *end);
  * only used during the call. `body` is borrowed until `done`. 0, or a libuv error and no `done`. */
 int child_start(struct child **out, uv_loop_t *loop, char **program, char **env, struct slice body,
                 child_done *done, void *ctx);
+/* Whether `program` can be started, found in PATH as child_start finds it: 0, or a libuv error.
+ * What only its start can show is not seen. */
+int child_check(const char *program);
 /* Sends the signal to the child's process group. */
 void child_kill(struct child *c, int signal);
 

@@ -73,6 +73,8 @@ class Broker:
             path.write_text(config)
             self.args += ["--config", str(path)]
         self.log_path = self.directory / "broker.log"
+        self.env = {}  # added to its environment at the next start
+        self.before = []  # a command that runs it in its own place: limits, another clock
         self.process = None
         self.killed = False
         self.http = self.http_address = None
@@ -85,11 +87,11 @@ class Broker:
         self.killed = False
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [str(BUILD / "bellhopd"), "--http", "127.0.0.1:0", "--workers", "127.0.0.1:0",
-                 "--data", str(self.data), "--restart-grace", "0", "--drain-ms", "1000",
-                 *self.args],
+                [*self.before, str(BUILD / "bellhopd"), "--http", "127.0.0.1:0",
+                 "--workers", "127.0.0.1:0", "--data", str(self.data), "--restart-grace", "0",
+                 "--drain-ms", "1000", *self.args],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                env=broker_env(), cwd=self.directory)
+                env={**broker_env(), **self.env}, cwd=self.directory)
         lines = self._read_greeting()
         assert lines[0].startswith("bellhopd: http on "), lines
         assert lines[1].startswith("bellhopd: workers on "), lines

@@ -123,11 +123,21 @@ def test_held_back_at_a_time(broker, connect):
     assert abs((shown - in_an_hour).total_seconds()) < 0.01
 
 
+def test_a_query_parameter_is_given_once(broker):
+    broker.publish("a")
+    broker.publish("b")
+    for query in ("type=a&type=b", "type=a&t%79pe=a", "page_size=1&type=a&page_size=2"):
+        status, code, message = error_of(broker, "GET", f"/v1/events?{query}")
+        assert (status, code) == (400, "invalid_request") and "is given twice" in message, query
+    assert [e["type"] for e in broker.ok("GET", "/v1/events?type=a&&page_size=5")["events"]] == ["a"]
+
+
 def test_get_event(broker):
     broker.publish()
     for path in ("/v1/events/2", "/v1/events/0", "/v1/events/18446744073709551615"):
         assert error_of(broker, "GET", path)[0] in (400, 404), path
-    assert error_of(broker, "GET", "/v1/events/2")[1] == "not_found"
+    assert error_of(broker, "GET", "/v1/events/2")[1:] == (
+        "not_found", 'there is no event "2": the oldest in the journal is 1, the newest 1')
     for path in ("/v1/events/abc", "/v1/events/18446744073709551616", "/v1/events/-1",
                  "/v1/events/1x"):
         assert error_of(broker, "GET", path)[0] in (400, 404), path

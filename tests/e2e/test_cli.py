@@ -249,6 +249,8 @@ def test_publish_many(broker):
     done = cli(broker, "publish", "--ndjson", input=text)
     assert done.stdout == "published 1100 events (seq 1 to 1100), 101 duplicates\n"
     assert [e["body"]["n"] for e in broker.events()] == list(range(1100))
+    done = cli(broker, "publish", "--ndjson", input=lines[0])
+    assert done.stdout == "published 0 events, 1 duplicate\n"
     got = cli_json(broker, "publish", "--ndjson", "--json", input='{"type":"b"}\n{"type":"b"}')
     assert [e["seq"] for e in got] == [1101, 1102]
     assert cli(broker, "publish", "--ndjson", input="").stdout == "published 0 events\n"
@@ -260,6 +262,8 @@ def test_publish_many_stops_at_the_first_bad_line(broker):
     assert "line 502 is not a JSON object" in done.stderr
     assert done.stdout == "published 500 events (seq 1 to 500)\n"
     assert len(broker.events()) == 500
+    done = cli(broker, "publish", "--ndjson", input='\n\n{"type":', code=65)
+    assert "line 3 is not a JSON object: " in done.stderr and "line 3, column 8" in done.stderr
     refused = cli(broker, "publish", "--ndjson", input='{"tipe":"a"}\n', code=1)
     assert "tipe" in refused.stderr and "parameter_unknown" in refused.stderr
 

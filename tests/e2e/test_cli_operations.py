@@ -274,9 +274,11 @@ def test_waiting_for_a_task(api, args, kind, first, last):
     over = task(kind=kind, state="finished", matched=3, acked=9)
     api.answers[f"POST {path}"] = (201, task(kind=kind))
     api.answers["GET /v1/replays/7"] = in_turn(task(kind=kind), {**over, "outstanding": 2}, over)
-    assert api.run(*args).stdout == first
+    assert api.run(*args).stdout == first + "  how far it is: bellhop replay show 7\n"
+    assert json.loads(api.run(*args, "--json").stdout)["id"] == 7
+    api.requests.clear()
     assert api.run(*args, "--wait").stdout == first + last
-    assert [r[:2] for r in api.requests[2:]] == [("GET", "/v1/replays/7")] * 3
+    assert [r[:2] for r in api.requests[1:]] == [("GET", "/v1/replays/7")] * 3
     # It may be over at once.
     api.answers[f"POST {path}"] = (201, over)
     assert api.run(*args, "--wait").stdout == last
@@ -284,6 +286,24 @@ def test_waiting_for_a_task(api, args, kind, first, last):
     api.answers[f"POST {path}"] = (201, task(kind=kind))
     api.answers["GET /v1/replays/7"] = in_turn(task(kind=kind, state="cancelled"))
     assert "cancelled before its end" in api.run(*args, "--wait", code=1).stderr
+    # Or the broker is not there to be asked; then nobody needs to start it again.
+    api.answers["GET /v1/replays/7"] = (503, {"error": {"code": "shutting_down", "message": "no"}})
+    done = api.run(*args, "--wait", code=1)
+    assert done.stdout == first
+    assert "what was started goes on: bellhop replay show 7\n" in done.stderr
+
+
+def test_tasks_of_a_subscription_that_was_deleted(broker):
+    sub(broker)
+    broker.publish("a")
+    cli(broker, "replay", "sub", "--from", "1", "--dry-run")
+    cli(broker, "sub", "rm", "sub", "--yes")
+    [task_shown] = cli_json(broker, "replay", "ls", "--json")
+    assert "subscription" not in task_shown
+    assert cli(broker, "replay", "ls").stdout.splitlines()[1].split()[:4] == [
+        str(task_shown["id"]), "count", "(deleted)", "finished"]
+    shown = cli(broker, "replay", "show", str(task_shown["id"])).stdout.splitlines()
+    assert "subscription  (deleted)" in shown
 
 
 # --- top ---
@@ -313,7 +333,7 @@ def test_top_prints_once_into_a_pipe(api):
         out = api.run("top", *args).stdout
         lines = out.splitlines()
         assert lines[0] == "journal 2.0 KiB, seq 17 to 99; BLOCKED BY e"
-        assert lines[1] == "6 subscriptions, 2 worker connections, 1 replays running"
+        assert lines[1] == "6 subscriptions, 2 worker connections, 1 replay running"
         assert lines[3].split() == ["NAME", "BACKLOG", "READY", "LEASED", "DELAYED", "BLOCKED",
                                     "DEAD", "OLDEST", "IN/S", "OUT/S", "WHY", "IDLE"]
         assert names_of(out) == ["e", "c", "b", "d", "a", "f?[2J"]

@@ -174,14 +174,34 @@ def test_work_does_not_wait_for_what_the_program_left_behind(broker):
 def test_work_with_a_program_that_is_not_there(broker):
     sub(broker)
     broker.publish("a")
-    broker.publish("a")
-    done = cli(broker, "work", "sub", "--json", "--", "/nowhere/handler", code=69)
-    assert "cannot start /nowhere/handler: no such file or directory" in done.stderr
-    [verdict] = [json.loads(line) for line in done.stdout.splitlines()]
-    assert verdict["verdict"] == "nack"
+    (broker.directory / "plain").touch(0o644)
+    (broker.directory / "later").mkdir()
+    (broker.directory / "later" / "handler").symlink_to("/bin/true")
+    path = {"PATH": f"/nowhere:{broker.directory}:{broker.directory / 'later'}"}
+    for program, why in (("/nowhere/handler", "no such file or directory"),
+                         ("nowhere-in-path", "no such file or directory"), ("plain", "permission denied"),
+                         ("./plain", "permission denied"), ("/", "permission denied")):
+        done = cli(broker, "work", "sub", "--json", "--", program, code=69, env=path)
+        assert f"cannot start {program}: {why}" in done.stderr and not done.stdout, program
+    # No event paid for it.
+    done = cli(broker, "work", "sub", "--json", "--count", "1", "--", "handler", env=path)
+    assert json.loads(done.stdout)["attempt"] == 1
+
+
+def test_work_with_a_program_that_goes_away(broker):
+    sub(broker)
+    for _ in range(3):
+        broker.publish("a")
+    handler = broker.directory / "handler"
+    handler.write_text('#!/bin/sh\nrm "$0"\n')
+    handler.chmod(0o755)
+    done = cli(broker, "work", "sub", "--json", "--", "./handler", code=69)
+    assert "cannot start ./handler: no such file or directory" in done.stderr
+    assert {v["seq"]: v["verdict"] for v in map(json.loads, done.stdout.splitlines())} == {
+        1: "ack", 2: "nack"}
     # One event paid for it, the other was never touched.
     wait_for(lambda: broker.subscription()["leased"] == 0)
-    assert broker.subscription()["acked"] == 0
+    assert broker.subscription()["acked"] == 1
     assert [v["attempt"] for v in sorted(work(broker, "--count", "2", program="exit 0"),
                                          key=lambda v: v["seq"])] == [2, 1]
 

@@ -145,10 +145,30 @@ def test_a_dead_letter_of_a_replay(broker, connect):
     assert broker.ok("GET", "/v1/dead-letters/sub/1") == live
     assert broker.ok("GET", f"/v1/dead-letters/sub/1?replay={task['id']}") == replayed
     assert seqs(listed(broker, page_size=1)) == [1, 1]
+    missing = f"/v1/dead-letters/sub/1?replay={task['id'] + 1}"
+    assert error_of(broker, "GET", missing)[2] == (
+        f'"sub" has no dead letter with seq 1 that replay {task["id"] + 1} fed')
+    assert error_of(broker, "GET", "/v1/dead-letters/sub/2")[2] == (
+        '"sub" has no dead letter with seq 2')
     # The next seq is found behind both of them.
     broker.publish()
     worker.nack(worker.take(1), REJECT)
     assert broker.ok("GET", "/v1/dead-letters/sub/2")["seq"] == 2
+
+
+def test_who_forgot_the_replay_is_told_which(broker, connect):
+    broker.add_subscription()
+    broker.publish()
+    worker = connect(broker)
+    worker.subscribe()
+    worker.ack(worker.take(1))
+    task = broker.ok("POST", "/v1/replays", {"subscription": "sub", "from_seq": 1})
+    worker.nack(worker.take(1), REJECT)
+    wait_for(lambda: listed(broker))
+    status, code, message = error_of(broker, "GET", "/v1/dead-letters/sub/1")
+    assert (status, code) == (404, "not_found")
+    assert message == (f'"sub" has a dead letter with seq 1, but replay {task["id"]} fed it: '
+                       'name that replay too')
 
 
 # -- redrive --

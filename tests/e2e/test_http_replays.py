@@ -157,6 +157,10 @@ def test_cancel_what_is_not_there_or_over(ten):
     for path in ("/v1/replays/99:cancel", "/v1/replays/x:cancel", "/v1/replays/4294967296:cancel",
                  "/v1/replays/" + "0" * 100 + ":cancel"):
         assert error_of(ten, "POST", path)[:2] == (404, "not_found"), path
+    for path in ("/v1/replays/99:cancel", "/v1/replays/99"):
+        message = error_of(ten, "GET" if path.endswith("9") else "POST", path)[2]
+        assert message == 'there is no replay "99": it never was, or it ended long ago and is forgotten'
+    assert "named by its id, a number" in error_of(ten, "GET", "/v1/replays/x")[2]
     made = replay(ten, from_seq=1, dry_run=True)
     ended(ten, made)
     path = f"/v1/replays/{made['id']}:cancel"

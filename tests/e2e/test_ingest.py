@@ -1,6 +1,8 @@
 """POST /in/{source}: what is taken in, what is refused, and that a refusal leaves nothing behind."""
 
 import base64
+import hashlib
+import hmac
 import json
 import threading
 
@@ -105,6 +107,25 @@ def test_timestamp_that_is_none(door, value):
     assert answer["error"]["code"] in ("signature_malformed", "signature_missing",
                                        "timestamp_in_future")
     assert journal_is_empty(door)
+
+
+def test_headers_that_are_no_text(door):
+    """Workers get the id and the content type as text; 8-bit bytes of headers may be anything."""
+    def headers_of(msg_id, content_type):
+        now = str(now_s()).encode()
+        key = base64.b64decode(SECRET.removeprefix("whsec_"))
+        mac = hmac.new(key, msg_id + b"." + now + b"." + BODY, hashlib.sha256).digest()
+        return {"webhook-id": msg_id, "webhook-timestamp": now, "content-type": content_type,
+                "webhook-signature": b"v1," + base64.b64encode(mac)}
+
+    status, answer = door.post_signed("src", SECRET, BODY, headers=headers_of(b"msg_\xe9", b"a/b"))
+    assert (status, answer["error"]["code"]) == (401, "signature_malformed")
+    assert "webhook-id" in answer["error"]["message"] and journal_is_empty(door)
+    for i, content_type in enumerate((b"text/\xe9", b"text/\xc3\xa9")):
+        headers = headers_of(f"msg_ä{i}".encode(), content_type)
+        assert door.post_signed("src", SECRET, BODY, headers=headers)[0] == 200
+    assert [(e["id"], e.get("content_type")) for e in door.events()] == [
+        ("msg_ä0", None), ("msg_ä1", "text/é")]
 
 
 def test_malformed_has_its_code(door):

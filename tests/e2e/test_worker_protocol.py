@@ -160,6 +160,37 @@ def test_every_request_is_answered_however_fast_they_come(broker, connect):
                         905: bhp.OK, 906: bhp.PONG}
 
 
+def test_an_event_is_published_with_text_that_is_text(broker, connect):
+    """Other bytes in a DELIVER's str would end every worker whose msgpack checks them."""
+    broker.add_subscription()
+    client = connect(broker)
+    client.subscribe()
+    for name in ("type", "subject", "id", "content_type"):
+        for text in (b"a\xff", b"\xc3", b"\xed\xa0\x80", b"12345678\x80"):
+            row = [name == part and text or "x" for part in ("type", "subject", "id", "content_type")]
+            error = client.error_of(bhp.PUBLISH, [[*row, "", 0, 0, b""]])
+            assert (error.number, error.word) == (401, "invalid_request"), (name, text)
+            assert error.message == f"{name}: must be UTF-8"
+    client.publish({"type": "ä", "subject": "\U0001f600", "id": "ß", "content_type": "text/ö"})
+    item = client.take_one()
+    assert (item.seq, item.type, item.subject, item.id, item.content_type) == (
+        1, "ä", "\U0001f600", "ß", "text/ö")
+
+
+def test_a_socket_that_was_full_gets_the_rest(broker, connect):
+    """More waits for the worker than its connection may queue, and all of it comes: also what is taken by the
+    kernel in one go, and behind what the broker had to say meanwhile."""
+    broker.add_subscription()
+    for _ in range(40):
+        broker.publish("t", data="x" * 1_000_000)
+    client = connect(broker)
+    client.subscribe(window=100, window_bytes=64 << 20)
+    for _ in range(40):
+        assert client.ack([client.take_one()]).ok
+    broker.publish("t")
+    assert client.take_one().seq == 41
+
+
 def test_items_say_everything(broker, connect):
     broker.add_subscription()
     client = connect(broker)

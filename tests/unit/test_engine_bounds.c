@@ -152,12 +152,70 @@ static void many_claims_cost_one_walk(void **state) {
     world_close(&w);
 }
 
+static uint64_t rows(struct world *w, enum store_table table) {
+    uint64_t count = 0;
+    struct store_iter it;
+    store_seek(w->store, table, slice_of(NULL, 0), &it);
+    for (; it.valid; store_next(w->store, &it)) count++;
+    store_iter_end(w->store, &it);
+    store_end_reads(w->store);
+    return count;
+}
+
+/* Turns in which rows are deleted; each one stays small. */
+static int turns_of_deletion(struct world *w, int most) {
+    int turns = 0;
+    while (turns < most && engine_next_deadline(w->engine, w->time) <= w->time.now_ms) {
+        struct engine_turn *turn = engine_end_turn(w->engine, w->time);
+        if (turn == NULL) break;
+        assert_in_range(turn->batch.len, 1, 1100);
+        assert_int_equal(store_submit(w->store, &turn->batch), 0);
+        engine_check(w->engine);
+        store_end_reads(w->store);
+        turns++;
+    }
+    return turns;
+}
+
+static void a_large_subscription_is_deleted_in_slices(void **state) {
+    (void)state;
+    struct world w = {.quiet = true};
+    struct policy p = policy_default();
+    p.max_fails = 0;
+    world_open(&w);
+    world_create(&w, "s", NULL, &p, START_NEW);
+    world_attach(&w, 1, "s", 5000, 0);
+    for (int i = 0; i < 4; i++) world_publish_many(&w, "t", 1000);
+    for (uint64_t tag = 1; tag <= 1500; tag++) world_nack(&w, 1, tag, NACK_REJECT, 0, "");
+    for (uint64_t tag = 1501; tag <= 2700; tag++) world_nack(&w, 1, tag, NACK_FAIL, 3600000, "");
+    for (uint64_t tag = 2701; tag <= 3800; tag++) world_nack(&w, 1, tag, NACK_FAIL, 30000, "");
+    assert_int_equal(rows(&w, STORE_DEAD), 1500);
+    assert_int_equal(rows(&w, STORE_DUE), 1200);
+    assert_int_equal(rows(&w, STORE_RETRIES), 1100);
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE};
+    c.u.delete.name = slice_str("s");
+    world_step(&w, &c);
+    assert_int_equal(turns_of_deletion(&w, 2), 2);
+    /* A restart in the middle: nothing of it is taken for damage, and the rest goes too. */
+    world_crash(&w);
+    assert_in_range(turns_of_deletion(&w, 100), 3, 6);
+    assert_int_equal(rows(&w, STORE_DEAD) + rows(&w, STORE_DUE) + rows(&w, STORE_RETRIES), 0);
+    world_create(&w, "s", NULL, NULL, START_NEW);
+    assert_int_equal(info(&w).dead + info(&w).delayed, 0);
+    uint64_t meta = rows(&w, STORE_META);
+    world_crash(&w);
+    assert_true(engine_next_deadline(w.engine, w.time) > w.time.now_ms);
+    assert_int_equal(rows(&w, STORE_META), meta);
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copies_of_events_count_as_bytes),
         cmocka_unit_test(large_events_count_as_many),
         cmocka_unit_test(tasks_share_the_slice_of_a_turn),
         cmocka_unit_test(many_claims_cost_one_walk),
+        cmocka_unit_test(a_large_subscription_is_deleted_in_slices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -366,6 +366,27 @@ static void every_reason_for_idleness_is_named(void **state) {
 }
 
 /* A turn looks at so much of the journal and no more: in between, it says that it is looking. */
+static void what_comes_again_and_what_was_delayed_take_turns(void **state) {
+    (void)state;
+    struct world w = {0};
+    struct policy p = quick();
+    open_with(&w, &p);
+    world_attach(&w, 1, "s", 4, 0);
+    world_publish_many(&w, "again", 2);
+    for (int i = 0; i < 2; i++) world_publish_due(&w, "due", "", 1000);
+    for (uint64_t tag = 1; tag <= 2; tag++) world_nack(&w, 1, tag, NACK_RELEASE, 1000, "");
+    world_window(&w, 1, 0);
+    world_wait(&w, 1000);
+    buf_clear(&w.log);
+    world_window(&w, 1, 4);
+    world_expect(&w,
+                 "[2000] 1 < tag 3 seq 3 due fails 0 deliveries 1\n"
+                 "[2000] 1 < tag 4 seq 1 again fails 0 deliveries 2\n"
+                 "[2000] 1 < tag 5 seq 4 due fails 0 deliveries 1\n"
+                 "[2000] 1 < tag 6 seq 2 again fails 0 deliveries 2\n");
+    world_close(&w);
+}
+
 static void a_subscription_that_looks_for_a_match_says_so(void **state) {
     (void)state;
     struct world w = {.quiet = true, .options = {.turn_scan_events = 10}};
@@ -570,6 +591,7 @@ static void seeking_forward_and_back(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_comes_again_takes_half_of_a_window_while_fresh_waits),
+        cmocka_unit_test(what_comes_again_and_what_was_delayed_take_turns),
         cmocka_unit_test(a_poison_burst_does_not_stop_fresh_events),
         cmocka_unit_test(workers_take_turns),
         cmocka_unit_test(a_window_counts_bytes_and_one_event_may_pass_it),

@@ -702,6 +702,41 @@ static void what_was_settled_in_the_same_moment_cannot_be_claimed(void **state) 
     world_close(&w);
 }
 
+/* One worker may be on a subscription twice; each comes back by itself. */
+static void two_of_one_session_come_back_one_after_the_other(void **state) {
+    (void)state;
+    struct world w = {0};
+    struct policy p = quick();
+    struct claim claims[2][2] = {{{1, 1, false}, {2, 3, false}}, {{1, 2, false}, {2, 4, false}}};
+    open_with(&w, &p);
+    for (uint64_t i = 1; i <= 2; i++) {
+        struct command c = attach_command(i, "s", 2, 0);
+        c.route.handle = 1;
+        c.u.attach.session = 77;
+        c.u.attach.slot = i;
+        world_run(&w, &c);
+    }
+    world_publish_many(&w, "t", 4);
+    for (uint64_t i = 1; i <= 2; i++) world_keep(&w, i, 3000);
+    buf_clear(&w.log);
+    for (uint64_t i = 1; i <= 2; i++) {
+        struct command c = attach_command(2 + i, "s", 4, 0);
+        c.route.handle = 2;
+        c.u.attach.session = c.u.attach.resumes = 77;
+        c.u.attach.slot = i;
+        c.u.attach.claims = claims[i - 1];
+        c.u.attach.claims_count = 2;
+        world_run(&w, &c);
+        world_show(&w, "s");
+    }
+    world_expect(&w,
+                 "[1000] attached 3 backlog 0 resumed 2\n"
+                 "s: floor 1 next 5 ready 0 leased 4 delayed 0 dead 0 idle empty\n"
+                 "[1000] attached 4 backlog 0 resumed 2\n"
+                 "s: floor 1 next 5 ready 0 leased 4 delayed 0 dead 0 idle empty\n");
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_worker_may_ask_for_a_lease_of_its_own),
@@ -722,6 +757,7 @@ int main(void) {
         cmocka_unit_test(after_a_restart_workers_claim_what_they_hold),
         cmocka_unit_test(what_was_due_on_disk_can_be_claimed_too),
         cmocka_unit_test(what_was_settled_in_the_same_moment_cannot_be_claimed),
+        cmocka_unit_test(two_of_one_session_come_back_one_after_the_other),
         cmocka_unit_test(a_resumed_hold_is_as_long_as_it_was),
         cmocka_unit_test(a_replay_that_is_out_is_claimed_as_a_replay),
     };

@@ -681,6 +681,31 @@ static void many_that_want_nothing_do_not_block(void **state) {
     world_close(&w);
 }
 
+static void a_count_says_what_was_gone_before_it_came_there(void **state) {
+    (void)state;
+    struct world w = {.quiet = true};
+    struct task_info t;
+    world_open(&w);
+    world_create(&w, "s", NULL, NULL, START_NEW);
+    for (int i = 0; i < 20; i++) world_publish_many(&w, "t", 1000);
+    world_delete(&w, "s"); /* its backlog holds nothing, but the count needs one */
+    world_create(&w, "s", NULL, NULL, START_NEW);
+    for (int i = 0; i < 2; i++) { /* the second has its turn when the first is through */
+        struct command c = {.kind = COMMAND_TASK_CREATE};
+        c.u.task.kind = TASK_COUNT;
+        c.u.task.name = slice_str("s");
+        world_step(&w, &c);
+    }
+    struct retention r = {.max_bytes = 1000};
+    engine_set_retention(w.engine, &r);
+    world_turn(&w);
+    assert_true(engine_task_next(w.engine, 0, &t));
+    assert_true(engine_task_next(w.engine, t.id, &t));
+    assert_true(t.finished_at_ms != 0 && t.expired > 0 && t.matched > 0);
+    assert_int_equal(t.matched + t.expired, 20000);
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(old_events_go_and_the_newest_stays),
@@ -690,6 +715,7 @@ int main(void) {
         cmocka_unit_test(a_block_ends_in_other_ways_too),
         cmocka_unit_test(a_backlog_that_does_not_match_does_not_block),
         cmocka_unit_test(many_that_want_nothing_do_not_block),
+        cmocka_unit_test(a_count_says_what_was_gone_before_it_came_there),
         cmocka_unit_test(by_age_a_blocking_subscription_keeps_but_does_not_refuse),
         cmocka_unit_test(the_slowest_one_is_named),
         cmocka_unit_test(what_an_expiring_subscription_loses_is_counted),
