@@ -36,6 +36,7 @@ struct broker {
     struct loop_timer *drain_timer;
     uint64_t drain_ms;
     bool draining, ending;
+    char blocked_by[LIMIT_NAME_BYTES + 1]; /* as the log has it; empty: nobody */
 };
 
 static void give_effect(struct broker *b, const struct effect *effect) {
@@ -65,6 +66,23 @@ static bool nobody_left(const struct broker *b) {
     return http_server_connections(b->http) == 0 && workers_sessions(b->workers) == 0;
 }
 
+/* While a subscription blocks the journal every publish is refused: the log says so once. */
+static void log_blocked(struct broker *b) {
+    struct engine_stats stats;
+    engine_stats(b->engine, &stats);
+    if (slice_eq_str(stats.blocked_by, b->blocked_by)) return;
+    bool fits = slice_to_cstr(stats.blocked_by, b->blocked_by, sizeof b->blocked_by);
+    CHECK(fits);
+    if (b->blocked_by[0] == 0) {
+        log_info("publishes are taken again: no subscription holds the journal any more");
+    } else {
+        log_warn(
+            "publishes are refused: the journal has its full size and subscription %s still "
+            "needs its oldest events",
+            b->blocked_by);
+    }
+}
+
 static uint64_t on_turn(void *ctx, uint64_t now_ms) {
     struct broker *b = ctx;
     struct engine_time time = {now_ms, loop_wall_ms(b->loop)};
@@ -76,6 +94,7 @@ static uint64_t on_turn(void *ctx, uint64_t now_ms) {
     engine_set_room(b->engine, store_room(b->store) == STORE_ROOM_OK);
     struct engine_turn *turn = engine_end_turn(b->engine, time);
     if (turn != NULL && store_submit(b->store, &turn->batch) != 0) storage_failed(b);
+    log_blocked(b);
     workers_on_turn(b->workers);
     uint64_t wanted_ms = admin_on_turn(b->admin, now_ms);
     uint64_t deadline_ms = engine_next_deadline(b->engine, time);

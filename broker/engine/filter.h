@@ -21,7 +21,7 @@
  * and reads an event's user_metadata at most once per event: that reading is a struct
  * filter_subject, made on the stack for each event and passed to every filter that is asked.
  *
- * May call: base, proto/limits.h and err.h, broker/json/walk.h, name_ok of engine.h. Pure. */
+ * May call: base, proto/limits.h and err.h, broker/json, name_ok of engine.h. Pure. */
 #ifndef ENGINE_FILTER_H
 #define ENGINE_FILTER_H
 

@@ -6,6 +6,7 @@
 #include "base/glob.h"
 #include "base/hash.h"
 #include "broker/engine/filter_internal.h"
+#include "broker/json/members.h"
 
 /* Ordered so that "all of" is the lowest, "any of" the highest and "not" YES minus it. */
 enum holds { NO, UNKNOWN, YES };
@@ -19,27 +20,17 @@ void filter_subject_init(struct filter_subject *s, const struct event *event) {
     s->count = 0;
 }
 
-static bool note_member(void *ctx, const struct json_value *v) {
-    struct filter_subject *s = ctx;
-    if (v->depth == 0 || v->path[0].data == NULL)
-        return true; /* the whole, or an array's element */
-    if (s->count == FILTER_SUBJECT_MEMBERS) {
-        s->overflow = true;
-        return true;
-    }
-    struct filter_member *m = &s->members[s->count++];
-    m->name = v->path[0];
-    m->raw = v->raw;
-    m->hashed = false;
-    return true;
-}
-
 static void note(struct filter_subject *s) {
+    struct json_members members;
+    struct slice name, raw;
     if (s->parsed) return;
     s->parsed = true;
-    if (json_walk(s->event->metadata, 1, note_member, s, NULL)) return;
-    s->count = 0; /* what is not JSON has no members */
-    s->overflow = false;
+    json_members_init(&members, s->event->metadata);
+    while (json_members_next(&members, &name, &raw)) {
+        s->overflow = s->count == FILTER_SUBJECT_MEMBERS;
+        if (s->overflow) return;
+        s->members[s->count++] = (struct filter_member){.name = name, .raw = raw};
+    }
 }
 
 /* A name or a pointer's token, compared with names of the text as they are written there. */
@@ -219,29 +210,18 @@ static bool member_hash(struct filter_member *m) {
     return true;
 }
 
-struct others {
-    filter_hash_fn *fn;
-    void *ctx;
-};
-
-/* The members that were not noted. */
-static bool hash_other(void *ctx, const struct json_value *v) {
-    struct others *o = ctx;
-    if (v->depth == 0 || v->index < FILTER_SUBJECT_MEMBERS) return true;
-    struct filter_member m = {.name = v->path[0], .raw = v->raw};
-    if (member_hash(&m)) o->fn(o->ctx, m.hash);
-    return true;
-}
-
 void filter_subject_hashes(struct filter_subject *s, filter_hash_fn *fn, void *ctx) {
+    struct json_members members;
+    struct filter_member m = {.hashed = false};
     note(s);
     for (size_t i = 0; i < s->count; i++) {
         if (member_hash(&s->members[i])) fn(ctx, s->members[i].hash);
     }
     if (!s->overflow) return;
-    struct others others = {fn, ctx};
-    bool ok = json_walk(s->event->metadata, 1, hash_other, &others, NULL);
-    CHECK(ok); /* it was walked before */
+    json_members_init(&members, s->event->metadata);
+    for (size_t i = 0; json_members_next(&members, &m.name, &m.raw); i++, m.hashed = false) {
+        if (i >= FILTER_SUBJECT_MEMBERS && member_hash(&m)) fn(ctx, m.hash);
+    }
 }
 
 bool filter_subject_value(struct filter_subject *subject, struct slice name, uint8_t *scratch,

@@ -180,10 +180,13 @@ static enum err position_find(struct engine *e, enum start_kind start, uint64_t 
     case START_FIRST: *out = oldest_seq(e); break;
     case START_SEQ:
         if (value < oldest_seq(e) || value > e->last_seq + 1) {
-            *message =
-                turn_text(e, "seq %llu is outside the journal: the oldest is %llu, the newest %llu",
-                          (unsigned long long)value, (unsigned long long)oldest_seq(e),
-                          (unsigned long long)e->last_seq);
+            *message = e->last_seq == 0
+                           ? "the journal is empty: its first seq will be 1"
+                           : turn_text(e,
+                                       "seq %llu is outside the journal: the oldest is %llu, the "
+                                       "newest %llu",
+                                       (unsigned long long)value, (unsigned long long)oldest_seq(e),
+                                       (unsigned long long)e->last_seq);
             return ERR_OUT_OF_RANGE;
         }
         *out = value;

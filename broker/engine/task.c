@@ -138,19 +138,27 @@ static enum err journal_range(struct engine *e, const struct command *c, struct 
     if (c->u.task.to_time_ms != 0) to = seq_at_time(e, c->u.task.to_time_ms) - 1;
     else if (to == 0) to = e->last_seq;
     if (from == 0) from = oldest;
-    if (from > to || from < oldest || to > e->last_seq) {
-        *message = e->last_seq == 0
-                       ? "the journal is empty: there is nothing to replay"
-                       : turn_text(e,
-                                   "no such range of events, %llu to %llu: the oldest in the "
-                                   "journal is %llu, the newest %llu",
-                                   (unsigned long long)from, (unsigned long long)to,
-                                   (unsigned long long)oldest, (unsigned long long)e->last_seq);
-        return ERR_OUT_OF_RANGE;
+    if (from <= to && from >= oldest && to <= e->last_seq) {
+        r->from = from;
+        r->to = to;
+        return ERR_OK;
     }
-    r->from = from;
-    r->to = to;
-    return ERR_OK;
+    bool by_time = c->u.task.from_time_ms != 0 || c->u.task.to_time_ms != 0;
+    if (e->last_seq == 0) {
+        *message = "the journal is empty: there is nothing to replay";
+    } else if (by_time && from > to) {
+        *message = turn_text(e,
+                             "no event was received in that time: the oldest in the journal is "
+                             "%llu, the newest %llu",
+                             (unsigned long long)oldest, (unsigned long long)e->last_seq);
+    } else {
+        *message = turn_text(e,
+                             "no such range of events, %llu to %llu: the oldest in the journal is "
+                             "%llu, the newest %llu",
+                             (unsigned long long)from, (unsigned long long)to,
+                             (unsigned long long)oldest, (unsigned long long)e->last_seq);
+    }
+    return ERR_OUT_OF_RANGE;
 }
 
 static enum err dead_range(struct engine *e, const struct command *c, struct record_task *r,
@@ -272,7 +280,8 @@ void task_cancel(struct engine *e, const struct command *c) {
         message = turn_text(e, "there is no replay or other task %u", c->u.cancel.id);
     } else if (t->finished_at_ms != 0 || t->cancelled) {
         err = ERR_NOT_RUNNING;
-        message = turn_text(e, "task %u does not run any more", t->id);
+        message = turn_text(e, "%s %u does not run any more: it was %s", task_kind_name(t->kind),
+                            t->id, t->cancelled ? "cancelled" : "finished");
     } else {
         t->cancelled = true;
         t->cursor.end = t->cursor.next - 1;

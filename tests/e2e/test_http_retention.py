@@ -179,10 +179,13 @@ def test_a_subscription_that_blocks_is_named(broker, connect):
     assert status == 503 and int(headers["Retry-After"]) >= 1
     assert b'"blocked"' in body and b"lazy" in body
     assert broker.ok("GET", "/v1/retention")["newest_seq"] == 50
+    refused = "publishes are refused: the journal has its full size and subscription lazy"
+    assert broker.log().count(refused) == 1
     # What frees it: here a seek; its events are read by nobody any more.
     broker.ok("POST", "/v1/subscriptions/lazy:seek", {"to": "new"})
     until(broker, lambda r: not r["blocked_by"] and r["trimmed"] > 0, "the way being free")
     assert broker.publish() == 51
+    assert "publishes are taken again" in broker.log()
 
 
 def test_a_subscription_that_expires_is_counted(broker, connect):

@@ -2,6 +2,7 @@
  * both have the same rules, and the raw text of every value is itself JSON of the type it named. */
 #include <jansson.h>
 
+#include "broker/json/members.h"
 #include "broker/json/walk.h"
 
 struct seen {
@@ -41,6 +42,30 @@ static bool differs_by_rule(struct slice text, const json_error_t *error) {
            memmem(text.data, text.len, "\\u", 2) != NULL;
 }
 
+/* The members that the walker names, one after the other. */
+static bool same_member(void *ctx, const struct json_value *v) {
+    struct slice name, value;
+    if (v->depth == 0 || v->path[0].data == NULL) return true;
+    bool more = json_members_next(ctx, &name, &value);
+    CHECK(more && slice_eq(name, v->path[0]) && slice_eq(value, v->raw));
+    return true;
+}
+
+static void check_members(struct slice text, bool ok) {
+    struct json_members members;
+    struct slice name, value;
+    json_members_init(&members, text);
+    if (ok) {
+        bool again = json_walk(text, 1, same_member, &members, NULL);
+        CHECK(again && !json_members_next(&members, &name, &value));
+        return;
+    }
+    while (json_members_next(&members, &name, &value)) {
+        CHECK(name.data >= text.data && name.data + name.len <= text.data + text.len);
+        CHECK(value.data >= text.data && value.data + value.len <= text.data + text.len);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct slice text = slice_of(data, size);
@@ -48,6 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct seen seen = {.values = 0};
     bool ok = json_walk(text, JSON_WALK_DEPTH, note, &seen, &error);
     CHECK(!ok || seen.root);
+    check_members(text, ok);
     CHECK(ok || (error.line > 0 && error.column > 0 && error.message[0] != '\0'));
 
     char out[256];

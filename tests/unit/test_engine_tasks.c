@@ -124,8 +124,8 @@ static void a_replay_by_time(void **state) {
                  "[3000] 1 < tag 4 seq 3 a fails 0 deliveries 1 replay\n"
                  "[3000] 1 < tag 5 seq 4 a fails 0 deliveries 1 replay\n"
                  "replay 3: running 3-4 next 5 matched 2 acked 0 expired 0\n"
-                 "[3000] error out_of_range: no such range of events, 5 to 4: the oldest in the "
-                 "journal is 1, the newest 4\n");
+                 "[3000] error out_of_range: no event was received in that time: the oldest in "
+                 "the journal is 1, the newest 4\n");
     world_close(&w);
 }
 
@@ -217,7 +217,7 @@ static void a_cancelled_replay_feeds_nothing_more(void **state) {
                  "[1000] 1 < tag 1 seq 1 a fails 0 deliveries 1 replay\n"
                  "[1000] 1 < tag 2 seq 2 b fails 0 deliveries 1 replay\n"
                  "[1000] done\n"
-                 "[1000] error not_running: task 2 does not run any more\n"
+                 "[1000] error not_running: replay 2 does not run any more: it was cancelled\n"
                  "[1000] error not_found: there is no replay or other task 9\n"
                  "[1000] 1 settled ok 1-1\n"
                  "replay 2: running 1-5 next 3 matched 2 acked 1 expired 0\n"
@@ -226,7 +226,7 @@ static void a_cancelled_replay_feeds_nothing_more(void **state) {
                  "[1000] 1 < tag 1 seq 2 b fails 0 deliveries 1 replay\n"
                  "[1000] 1 settled ok 1-1\n"
                  "replay 2: cancelled 1-5 next 3 matched 2 acked 2 expired 0\n"
-                 "[1000] error not_running: task 2 does not run any more\n");
+                 "[1000] error not_running: replay 2 does not run any more: it was cancelled\n");
     world_close(&w);
 }
 
@@ -350,7 +350,7 @@ static void a_deletion_ends_what_runs(void **state) {
                  "replay 2: cancelled 1-3 next 2 matched 1 acked 0 expired 0\n"
                  "replay 3: cancelled 1-3 next 1 matched 0 acked 0 expired 0\n"
                  "replay 2: cancelled 1-3 next 2 matched 1 acked 0 expired 0\n"
-                 "[1000] error not_running: task 3 does not run any more\n");
+                 "[1000] error not_running: replay 3 does not run any more: it was cancelled\n");
     world_close(&w);
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/buf.h"
+#include "broker/json/members.h"
 #include "broker/json/walk.h"
 
 static const char *const type_names[] = {"null", "bool", "number", "string", "array", "object"};
@@ -282,6 +283,49 @@ static void test_string_decode(void **state) {
     assert_int_equal(json_string_decode(slice_str("\"\""), out, 0), -1);
 }
 
+static void test_members_without_a_walk(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *members;
+    } cases[] = {
+        {"{}", ""},
+        {" { } ", ""},
+        {"[1,2]", ""},
+        {"7", ""},
+        {"", ""},
+        {"{\"a\":1,\"b\":\"x\"}", "a=1;b=\"x\";"},
+        {"\t{ \"a\" : true ,\r\n\"\" : null } ", "a=true;=null;"},
+        {"{\"q\\\"}\":\"\\\\\",\"b\":-1.5e3}", "q\\\"}=\"\\\\\";b=-1.5e3;"},
+        {"{\"o\":{\"x\":[\"}\",{}]},\"l\":[1,{\"y\":2}],\"z\":0}",
+         "o={\"x\":[\"}\",{}]};l=[1,{\"y\":2}];z=0;"},
+        /* No JSON: nothing is read behind the end. */
+        {"{\"a\":1", "a=1;"},
+        {"{\"a\":", ""},
+        {"{\"a\"", ""},
+        {"{\"a", ""},
+        {"{\"a\\", ""},
+        {"{\"a\":[1", ""},
+        {"{\"a\":\"", ""},
+        {"{", ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct json_members m;
+        struct slice name, value;
+        char got[200] = "";
+        size_t len = strlen(cases[i].text);
+        uint8_t *exact = mem_alloc(len + 1); /* the sanitizer sees a read behind it */
+        memcpy(exact, cases[i].text, len);
+        exact = mem_realloc(exact, len > 0 ? len : 1);
+        json_members_init(&m, slice_of(exact, len));
+        while (json_members_next(&m, &name, &value)) {
+            size_t at = strlen(got);
+            snprintf(got + at, sizeof got - at, "%.*s=%.*s;", SLICE_ARG(name), SLICE_ARG(value));
+        }
+        assert_string_equal(got, cases[i].members);
+        free(exact);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_single_values),
@@ -295,6 +339,7 @@ int main(void) {
         cmocka_unit_test(test_nesting_is_bounded),
         cmocka_unit_test(test_long_texts),
         cmocka_unit_test(test_string_decode),
+        cmocka_unit_test(test_members_without_a_walk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
