@@ -10,22 +10,23 @@ _Noreturn void check_failed(const char *file, int line, const char *condition) {
     abort();
 }
 
+static void *got(void *ptr, size_t bytes) {
+    if (ptr != NULL) return ptr;
+    fprintf(stderr, "bellhop: out of memory: %zu bytes are not to be had, stopping\n", bytes);
+    fflush(stderr);
+    abort();
+}
+
 void *mem_alloc(size_t bytes) {
-    void *ptr = malloc(bytes == 0 ? 1 : bytes);
-    CHECK(ptr != NULL);
-    return ptr;
+    return got(malloc(bytes == 0 ? 1 : bytes), bytes);
 }
 
 void *mem_zalloc(size_t bytes) {
-    void *ptr = calloc(1, bytes == 0 ? 1 : bytes);
-    CHECK(ptr != NULL);
-    return ptr;
+    return got(calloc(1, bytes == 0 ? 1 : bytes), bytes);
 }
 
 void *mem_realloc(void *old, size_t bytes) {
-    void *ptr = realloc(old, bytes == 0 ? 1 : bytes);
-    CHECK(ptr != NULL);
-    return ptr;
+    return got(realloc(old, bytes == 0 ? 1 : bytes), bytes);
 }
 
 char *mem_strdup(const char *text) {

@@ -27,8 +27,9 @@ _Noreturn void check_failed(const char *file, int line, const char *condition);
 /* The struct that holds `member`, from a pointer to the member. */
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
-/* malloc, calloc, realloc and free that abort when memory is exhausted. For sizes that our own
- * limits bound; sizes that a peer chooses are checked against limits.h before they come here. */
+/* malloc, calloc, realloc and free that say so and abort when memory is exhausted. For sizes that
+ * our own limits bound; sizes that a peer chooses are checked against limits.h before they come
+ * here. */
 void *mem_alloc(size_t bytes) MUST_CHECK;
 void *mem_zalloc(size_t bytes) MUST_CHECK;
 void *mem_realloc(void *ptr, size_t bytes) MUST_CHECK;

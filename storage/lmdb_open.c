@@ -109,11 +109,10 @@ static int lock_directory(struct lmdb *l) {
 static int remove_unfinished(struct lmdb *l) {
     int fd = openat(l->directory_fd, NEW_STORE, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) return 0;
-    if (fd >= 0) {
-        unlinkat(fd, "data.mdb", 0);
-        unlinkat(fd, "lock.mdb", 0);
-        close(fd);
-    }
+    if (fd < 0) return lmdb_fail(l, "cannot open the unfinished \".new-store\"", errno);
+    unlinkat(fd, "data.mdb", 0);
+    unlinkat(fd, "lock.mdb", 0);
+    close(fd);
     if (unlinkat(l->directory_fd, NEW_STORE, AT_REMOVEDIR) == 0) return 0;
     return lmdb_fail(l, "cannot remove the unfinished \".new-store\"", errno);
 }
@@ -214,7 +213,10 @@ static int create_when_absent(struct lmdb *l) {
         return err;
     }
     /* LMDB would put a new, empty file in its place. */
-    if (fstatat(l->directory_fd, STORE "/data.mdb", &st, 0) != 0 || st.st_size == 0) {
+    int rc = fstatat(l->directory_fd, STORE "/data.mdb", &st, 0);
+    if (rc != 0 && errno != ENOENT && errno != ENOTDIR)
+        return lmdb_fail(l, "cannot look at the store's data", errno);
+    if (rc != 0 || st.st_size == 0) {
         return say(
             l,
             "%.100s/store has no data in data.mdb: restore a backup, or remove the directory "

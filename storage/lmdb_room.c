@@ -52,7 +52,7 @@ static struct space measure(struct lmdb *l) {
     if (!reading) lmdb_end_reads(&l->store); /* nobody else will end it */
 
     uint64_t file_pages = info.me_last_pgno + 1;
-    CHECK(pages <= file_pages);
+    if (pages > file_pages) lmdb_read_failed(l, "the store has a wrong size", MDB_CORRUPTED);
     return (struct space){.used = pages * stat.ms_psize,
                           .reusable = (file_pages - pages) * stat.ms_psize,
                           .untouched = info.me_mapsize - file_pages * stat.ms_psize,

@@ -19,7 +19,11 @@ static void put_big_endian(uint8_t *out, uint64_t n, size_t bytes) {
 }
 
 static uint64_t get_big_endian(struct slice key, size_t at, size_t bytes) {
-    CHECK(at <= key.len && key.len - at >= bytes);
+    if (at > key.len || key.len - at < bytes) {
+        check_failed(__FILE__, __LINE__,
+                     "a key is shorter than it was written: the store is damaged, restore it from "
+                     "a copy");
+    }
     uint64_t n = 0;
     for (size_t i = 0; i < bytes; i++) n = n << 8 | key.data[at + i];
     return n;

@@ -83,7 +83,7 @@ static bool take_text(struct publish *p, struct draft *d, enum field field,
 
 static bool take_time(struct publish *p, struct draft *d, enum field field,
                       const struct json_value *v, uint64_t *out) {
-    struct slice text;
+    struct slice text = slice_of(NULL, 0);
     if (!take_text(p, d, field, v, 0, 64, &text)) return false;
     if (rfc3339_parse(text, out)) return true;
     return wrong(p, d, field, "must be a time like \"2026-11-21T09:00:00Z\" (RFC 3339)");

@@ -55,19 +55,22 @@ void task_free(struct task *t) {
     free(t);
 }
 
-/* Forgets the oldest finished one. */
+/* Forgets the one that finished first. */
 static void forget_oldest(struct engine *e) {
+    size_t at = e->tasks_count;
     for (size_t i = 0; i < e->tasks_count; i++) {
-        struct task *t = e->tasks[i];
-        if (t->finished_at_ms == 0) continue;
-        uint8_t key[KEY_SUB_BYTES];
-        batch_delete(turn_batch(e), STORE_TASKS, key_u32(key, t->id));
-        task_free(t);
-        e->tasks_count--;
-        e->tasks_finished--;
-        memmove(e->tasks + i, e->tasks + i + 1, (e->tasks_count - i) * sizeof(struct task *));
-        return;
+        uint64_t finished_at_ms = e->tasks[i]->finished_at_ms;
+        if (finished_at_ms == 0) continue;
+        if (at == e->tasks_count || finished_at_ms < e->tasks[at]->finished_at_ms) at = i;
     }
+    CHECK(at < e->tasks_count);
+    struct task *t = e->tasks[at];
+    uint8_t key[KEY_SUB_BYTES];
+    batch_delete(turn_batch(e), STORE_TASKS, key_u32(key, t->id));
+    task_free(t);
+    e->tasks_count--;
+    e->tasks_finished--;
+    memmove(e->tasks + at, e->tasks + at + 1, (e->tasks_count - at) * sizeof(struct task *));
 }
 
 static struct slice slice_copy(struct slice s) {

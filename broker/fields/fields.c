@@ -40,6 +40,8 @@ bool fields_parse(struct slice body, struct fields *out, struct refusal *f) {
     if (body.len == 0) {
         return refuse(f, ERR_INVALID_REQUEST, "the body is empty: it must be a JSON object");
     }
+    /* Jansson reports exhausted memory as bad syntax, which would blame the sender for good. */
+    json_set_alloc_funcs(mem_alloc, free);
     json_t *tree = json_loadb((const char *)body.data, body.len,
                               JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
     if (tree == NULL) return refuse_syntax(&error, f);

@@ -144,7 +144,14 @@ static size_t count_streams_max(void) {
     return usable < LIMIT_CONNECTIONS ? (size_t)usable : LIMIT_CONNECTIONS;
 }
 
+/* libuv's own way out of exhausted memory is an abort without a word. */
+static void *zalloc_array(size_t count, size_t bytes) {
+    CHECK(bytes == 0 || count <= SIZE_MAX / bytes);
+    return mem_zalloc(count * bytes);
+}
+
 int loop_open(struct loop **out) {
+    CHECK(uv_replace_allocator(mem_alloc, mem_realloc, zalloc_array, free) == 0);
     struct loop *l = mem_alloc(sizeof *l);
     memset(l, 0, offsetof(struct loop, read_buffer));
     if (uv_loop_init(&l->uv) != 0) {

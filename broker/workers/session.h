@@ -85,6 +85,7 @@ struct workers {
     struct workers_options options;
     struct listener *listener;
     struct loop_timer *sweep;
+    uint64_t swept_ms;
     struct list sessions, touched;
     size_t sessions_count;
     struct map by_id, by_number; /* sessions; by_number has those that got WELCOME */

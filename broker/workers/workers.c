@@ -31,11 +31,21 @@ static void sweep_session(struct session *s, uint64_t now_ms) {
     if (s->state == SESSION_OPEN && s->goodbye == NULL) session_state_watch(s);
 }
 
+/* The process stood still itself: what its peers said meanwhile is not read yet. */
+static void forgive_silence(struct session *s, uint64_t stood_ms, uint64_t now_ms) {
+    s->heard_ms = s->heard_ms + stood_ms < now_ms ? s->heard_ms + stood_ms : now_ms;
+    s->opened_ms = s->opened_ms + stood_ms < now_ms ? s->opened_ms + stood_ms : now_ms;
+}
+
 static void on_sweep(void *ctx) {
     struct workers *w = ctx;
     uint64_t now_ms = loop_now_ms(w->options.loop);
+    uint64_t late_ms = now_ms - w->swept_ms > SWEEP_MS ? now_ms - w->swept_ms - SWEEP_MS : 0;
+    w->swept_ms = now_ms;
     LIST_FOR(n, next, &w->sessions) {
-        sweep_session(CONTAINER_OF(n, struct session, in_room), now_ms);
+        struct session *s = CONTAINER_OF(n, struct session, in_room);
+        if (late_ms >= SWEEP_MS) forgive_silence(s, late_ms, now_ms);
+        sweep_session(s, now_ms);
     }
 }
 
@@ -56,6 +66,7 @@ int workers_open(struct workers **out, const struct workers_options *options, co
         workers_close(&w);
         return err;
     }
+    w->swept_ms = loop_now_ms(options->loop);
     w->sweep = loop_timer_start(options->loop, SWEEP_MS, SWEEP_MS, on_sweep, w);
     *out = w;
     return 0;

@@ -1,6 +1,7 @@
-"""kill -9 under load, again and again. Every publish is ok, fail or unknown, every ack confirmed or
-not; after each start: what was ok is there and is delivered, unless its ack was confirmed; what was
-confirmed is never delivered again; nothing is there that nobody sent.
+"""kill -9 under load, again and again. Every publish is ok, fail or unknown, every ack and reject
+confirmed or not; after each start: what was ok is there and is delivered, not before its time, unless
+its settlement was confirmed; what was confirmed is never delivered again, and what was rejected is a
+dead letter; nothing is there that nobody sent.
 
 BELLHOP_KILL_ROUNDS chooses how many rounds, BELLHOP_TEST_SEED when the kills come.
 """
@@ -34,6 +35,8 @@ class History:
         self.delivered = {}  # seq -> id
         self.deliveries = 0
         self.confirmed = set()  # seqs
+        self.rejected, self.buried = set(), set()  # seqs: asked for, confirmed
+        self.due_ms = {}  # id -> when it may come
         self.wrong = []
 
     def published(self, msg_id, seq):
@@ -50,12 +53,24 @@ class History:
                 self.wrong.append(f"seq {item.seq} was delivered after its ack was confirmed")
             if self.delivered.setdefault(item.seq, item.id) != item.id:
                 self.wrong.append(f"seq {item.seq} changed its id")
+            if time.time() * 1000 + 1 < self.due_ms.get(item.id, 0):
+                self.wrong.append(f"{item.id} came before its time")
             self.deliveries += 1
             self.changed.notify_all()
 
     def acked(self, seqs):
         with self.changed:
             self.confirmed.update(seqs)
+            self.changed.notify_all()
+
+    def rejects(self, seqs):
+        with self.changed:
+            self.rejected.update(seqs)
+
+    def buries(self, seqs):
+        with self.changed:
+            self.buried.update(seqs)
+            self.confirmed.update(seqs)  # a dead letter is not delivered either
             self.changed.notify_all()
 
     def wait(self, condition, timeout, what):
@@ -88,7 +103,7 @@ def http_producer(port, history, stop, names):
 
 
 def protocol_producer(port, history, stop, names):
-    """Batches of 16 over the worker protocol, four batches in flight."""
+    """Batches of 16 over the worker protocol, four batches in flight; one in 16 is for later."""
     in_flight = {}
     try:
         with bhp.Client(port, name="producer", timeout=DEADLINE_S) as client:
@@ -97,7 +112,11 @@ def protocol_producer(port, history, stop, names):
                     ids = [next(names) for _ in range(16)]
                     rid = next(client.rids)
                     in_flight[rid] = ids
-                    rows = [["t", "", i, "", "", 0, 0, b"x" * 100] for i in ids]
+                    due_ms = int(time.time() * 1000) + 100
+                    with history.lock:
+                        history.due_ms[ids[0]] = due_ms
+                    rows = [["t", "", i, "", "", 0, due_ms if i == ids[0] else 0, b"x" * 100]
+                            for i in ids]
                     client.send(bhp.PUBLISH, rid, rows)
                 rid = min(in_flight)
                 frame = client.answer(rid)
@@ -115,7 +134,7 @@ def protocol_producer(port, history, stop, names):
 
 
 def worker(port, history, stop, random_source):
-    """Takes, acks with confirmation most of the time, and drops or nacks the rest."""
+    """Takes, acks with confirmation most of the time, rejects some, and releases or fails the rest."""
     try:
         with bhp.Client(port, name="worker", timeout=DEADLINE_S) as client:
             client.subscribe("sub", window=32)
@@ -132,10 +151,17 @@ def worker(port, history, stop, random_source):
                 by_tag = {i.tag: i.seq for i in items}
                 chosen = [t for t in by_tag if random_source.random() < 0.9]
                 rest = [t for t in by_tag if t not in chosen]
+                bad = [t for t in rest if random_source.random() < 0.2]
+                rest = [t for t in rest if t not in bad]
                 if chosen:
                     rid = next(client.rids)
-                    waiting[rid] = by_tag
+                    waiting[rid] = by_tag, history.acked
                     client.send(bhp.ACK, rid, 1, bhp.ranges_of(chosen), True)
+                if bad:
+                    rid = next(client.rids)
+                    waiting[rid] = by_tag, history.buries
+                    history.rejects(by_tag[t] for t in bad)
+                    client.send(bhp.NACK, rid, 1, bhp.ranges_of(bad), bhp.REJECT, None, "bad", True)
                 if rest:
                     kind = random_source.choice([bhp.RELEASE, bhp.FAIL])
                     client.send(bhp.NACK, 0, 1, bhp.ranges_of(rest), kind, None, "", False)
@@ -143,8 +169,8 @@ def worker(port, history, stop, random_source):
                     frame = client.frames.popleft()
                     if frame[0] == bhp.SETTLED:
                         tags = bhp.tags_of(frame[3])
-                        seqs = waiting.pop(frame[1])
-                        history.acked(seqs[t] for t in tags)
+                        seqs, settled = waiting.pop(frame[1])
+                        settled(seqs[t] for t in tags)
                     elif frame[0] == bhp.ERR:
                         with history.lock:
                             history.wrong.append(f"a worker got {frame}")
@@ -171,6 +197,21 @@ def check_journal(broker, history, from_seq):
     assert seqs == list(range(from_seq, from_seq + len(seqs))), "a gap in the journal"
     assert len(set(in_journal.values())) == len(in_journal), "an id is there twice"
     return from_seq + len(seqs)
+
+
+def check_dead_letters(broker, history):
+    """What was confirmed to be rejected is a dead letter, and nothing else but what was rejected."""
+    dead, token = set(), ""
+    while True:
+        page = broker.ok("GET", "/v1/dead-letters?subscription=sub&page_size=1000"
+                         + (f"&page_token={token}" if token else ""))
+        dead.update(d["seq"] for d in page["dead_letters"])
+        token = page.get("next_page_token", "")
+        if not token:
+            break
+    lost = history.buried - dead
+    assert not lost, f"{len(lost)} dead letters were confirmed and are lost: {list(lost)[:5]}"
+    assert dead <= history.rejected, f"nobody rejected {list(dead - history.rejected)[:5]}"
 
 
 def test_kill9_under_load(brokers):
@@ -207,16 +248,20 @@ def test_kill9_under_load(brokers):
             assert not thread.is_alive()
         broker.start()
         checked_to = check_journal(broker, history, checked_to)
+        check_dead_letters(broker, history)
         repeat_unknown(broker, history, random_source)
         assert not history.wrong, history.wrong[:5]
     drain(broker, history)
     check_journal(broker, history, 1)
+    check_dead_letters(broker, history)
     report = (f"kill -9 x {ROUNDS}: {len(history.ok)} ok, {len(history.fail)} fail, "
               f"{len(history.unknown)} unknown; {history.deliveries} deliveries, "
-              f"{len(history.confirmed)} acks confirmed; lost 0, repeated after a confirmed ack 0")
+              f"{len(history.confirmed)} settlements confirmed, {len(history.buried)} of them rejects; "
+              "lost 0, repeated after a confirmed settlement 0")
     print(report)
     (broker.directory / "report.txt").write_text(report + "\n")
     assert len(history.confirmed) > 50 * ROUNDS and len(history.ok) >= 50 * ROUNDS
+    assert history.buried and history.due_ms
 
 
 def repeat_unknown(broker, history, random_source):
@@ -235,8 +280,8 @@ def drain(broker, history):
     end = time.monotonic() + 120
     with bhp.Client(broker.workers_port) as client:
         client.subscribe("sub", window=500)
-        while broker.subscription()["floor"] <= last:
-            assert time.monotonic() < end, broker.subscription()
+        while (said := broker.subscription())["floor"] <= last or said["delayed"] > 0:
+            assert time.monotonic() < end, said
             try:
                 items = client.take(1, timeout=0.1)
             except TimeoutError:
@@ -251,4 +296,3 @@ def drain(broker, history):
     assert not history.wrong, history.wrong[:5]
     missing = [i for i, seq in history.ok.items() if seq not in history.delivered]
     assert not missing, f"{len(missing)} events were never delivered: {missing[:5]}"
-    assert broker.subscription()["dead"] == 0

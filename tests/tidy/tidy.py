@@ -7,6 +7,7 @@ from pathlib import Path
 FILE_LINES_MAX = 800
 FUNCTION_LINES_MAX = 90
 COLUMNS_MAX = 100
+SEED_BYTES_MAX = 64 * 1024
 SKIP = {".git", "build", "node_modules", ".cache", "__pycache__", ".pytest_cache", "corpus"}
 TEXT = {".c", ".h", ".py", ".sh", ".md", ".txt", ".json", ".mjs", ".yaml", ".yml", ""}
 
@@ -18,7 +19,7 @@ MAY_INCLUDE = {
     "proto/": ("base/",),
     "storage/": ("base/", "proto/limits.h", "proto/err.h"),
     "broker/engine/": ("base/", "storage/store.h", "storage/batch.h", "storage/record.h",
-                       "proto/limits.h", "proto/err.h", "broker/json/walk.h"),
+                       "proto/limits.h", "proto/err.h", "broker/json/"),
     "broker/net/": ("base/", "proto/limits.h", "proto/err.h"),
     "broker/http/": ("base/", "proto/limits.h", "proto/err.h", "broker/net/"),
     "broker/json/": ("base/", "proto/limits.h", "proto/err.h"),
@@ -50,7 +51,16 @@ LIBRARY = [
 PURE_HEADERS = {"assert.h", "inttypes.h", "limits.h", "stdalign.h", "stdarg.h", "stdbool.h",
                 "stddef.h", "stdint.h", "stdio.h", "stdlib.h", "string.h"}
 BANNED = re.compile(r"\b(strcpy|strcat|strncpy|strncat|sprintf|vsprintf|strtok|strtok_r|atoi|atol|atoll"
-                    r"|gets|alloca|tmpnam|mktemp|llhttp_set_lenient\w*)\s*\(")
+                    r"|gets|alloca|tmpnam|mktemp|localtime|gmtime|ctime|asctime|llhttp_set_lenient\w*)\s*\(")
+# Chance comes from base/prng.h (seeded) or the system's source, checks from base/check.h (never
+# compiled out); memory that cannot be had ends the broker in one place.
+BANNED_IN_PRODUCT = re.compile(r"\b(rand|srand|random|srandom|drand48|assert|malloc|realloc|strdup"
+                               r"|strndup|sscanf|fscanf|scanf|system|popen|setjmp|longjmp)\s*\(")
+PRODUCT = ("base/", "proto/", "storage/", "broker/", "clients/")
+MAKES_MEMORY = ("base/check.c", "clients/")
+# stdio.h and stdlib.h are there for snprintf and free: the rest of them does I/O or stops the process.
+NOT_PURE = re.compile(r"\b(v?f?printf|puts|putchar|fputs|fwrite|fopen|perror|getenv|setenv|exit|_exit"
+                      r"|abort|atexit|log_\w+)\s*\(|\b(stdout|stderr|stdin|errno)\b")
 MARKERS = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
 MACHINE = re.compile(r"/(?:home|Users|root)/[a-z]|(?<![\w.-])/wo" r"rk/|\bref" r"erence/[a-z-]+\.md")
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]')
@@ -130,6 +140,28 @@ def banned(root):
                 yield f"{path}:{number}: {match.group(1)} is banned"
 
 
+def banned_in_product(root):
+    for path, text in c_files(root):
+        if not path.startswith(PRODUCT):
+            continue
+        for number, line in lines_of(without_comments(text)):
+            match = BANNED_IN_PRODUCT.search(line)
+            if match and not (match.group(1) in ("malloc", "realloc", "strdup", "strndup")
+                              and path.startswith(MAKES_MEMORY)):
+                yield f"{path}:{number}: {match.group(1)} is banned in the product"
+
+
+def pure_calls(root):
+    """The engine, and what encodes its records, talk to nobody."""
+    for path, text in c_files(root):
+        if not path.startswith(("broker/engine/", "broker/json/", "storage/record")):
+            continue
+        for number, line in lines_of(without_comments(text)):
+            match = NOT_PURE.search(line)
+            if match:
+                yield f"{path}:{number}: {match.group(1) or match.group(2)} is not pure"
+
+
 def sizes(root):
     for path, text in files(root, {".c", ".h", ".py", ".sh", ".mjs"}):
         count = text.count("\n")
@@ -183,6 +215,80 @@ def headers(root):
             yield f"{path}:1: no include guard"
 
 
+# What a header outside base/ and proto/ says of its place: whom it may call, or who may include it.
+PLACE = re.compile(r"\b(calls?|pure|only|nobody|knows?)\b", re.I)
+PROSE_WORDS_MIN = 10
+
+
+def prose(root):
+    """A header of the product says in words what it is, and where it stands."""
+    for path, text in c_files(root):
+        if not path.endswith(".h") or not path.startswith(PRODUCT):
+            continue
+        opening = text.split("*/")[0]
+        if len(re.findall(r"[A-Za-z']+", opening)) < PROSE_WORDS_MIN:
+            yield f"{path}:1: says too little of what it is"
+        elif not path.startswith(("base/", "proto/")) and not PLACE.search(opening):
+            yield f"{path}:1: must say what it may call, or who may include it"
+
+
+# A statement in a comment, or code that is switched off. Prose does not end with a semicolon
+# behind a call or an assignment.
+DEAD = re.compile(r"^\s*#\s*if\s+0\b"
+                  r"|^\s*(?://\s*|/\*+\s*|\*\s(?=\S))(?:[A-Za-z_][\w>.\[\]*-]*\s*(?:\(.*\)|[-+|&]?=[^=].*)\s*;"
+                  r"|(?:if|for|while|switch)\s*\(.*\)\s*\{|return\b[^.]*;)\s*(?:\*/)?$")
+
+
+def dead_code(root):
+    for path, text in c_files(root):
+        for number, line in lines_of(text):
+            if DEAD.search(line):
+                yield f"{path}:{number}: code that is not compiled: {line.strip()[:60]}"
+
+
+LEFTOVERS = re.compile(r"(\.(orig|rej|swp|bak|tmp|log|gcda|gcno|profraw|o|core)|~)$"
+                       r"|^(crash|leak|timeout|oom|slow-unit)-[0-9a-f]{8,}$")
+
+
+def leftovers(root):
+    """What tools leave behind."""
+    root = Path(root)
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if path.is_file() and not (SKIP - {"corpus"}).intersection(relative.parts) \
+                and LEFTOVERS.search(path.name):
+            yield f"{relative.as_posix()}: a leftover file"
+
+
+def registered(root):
+    """A test that no build file names never runs; a fuzzer without seeds starts from nothing."""
+    root = Path(root)
+    cmake = root / "tests" / "CMakeLists.txt"
+    named = cmake.read_text() if cmake.exists() else ""
+    for path in sorted((root / "tests").glob("unit/test_*.c")):
+        if not re.search(rf"^\s*unit_test\({path.stem.removeprefix('test_')}\b", named, re.M):
+            yield f"tests/unit/{path.name}: no unit_test() in tests/CMakeLists.txt names it"
+    for path in sorted((root / "tests").glob("fuzz/fuzz_*.c")):
+        name = path.stem.removeprefix("fuzz_")
+        if not re.search(rf"^\s*fuzzer\({name}\b", named, re.M):
+            yield f"tests/fuzz/{path.name}: no fuzzer() in tests/CMakeLists.txt names it"
+        elif not any((root / "tests/fuzz/corpus" / name).glob("*")):
+            yield f"tests/fuzz/{path.name}: no seeds in tests/fuzz/corpus/{name}"
+    for path in sorted((root / "tests/fuzz/corpus").glob("*/*")):
+        if path.stat().st_size > SEED_BYTES_MAX:
+            yield f"tests/fuzz/corpus/{path.parent.name}/{path.name}: a seed above {SEED_BYTES_MAX} bytes"
+
+
+def doc_links(root):
+    """What the documents point to is there."""
+    root = Path(root)
+    for path, text in files(root, {".md"}):
+        for number, line in lines_of(text):
+            for target in re.findall(r"\]\(([^)#\s:]+)(?:#[^)]*)?\)", line):
+                if not (root / path).parent.joinpath(target).exists():
+                    yield f"{path}:{number}: {target} is not there"
+
+
 def machine_paths(root):
     for path, text in files(root, TEXT):
         if path.startswith("tests/tidy/"):
@@ -204,4 +310,5 @@ def sleeps(root):
             yield f"{path}:{number}: a sleep in a test"
 
 
-RULES = [layers, links, banned, sizes, layout, markers, headers, machine_paths, sleeps]
+RULES = [layers, links, banned, banned_in_product, pure_calls, sizes, layout, markers, dead_code,
+         leftovers, headers, prose, registered, doc_links, machine_paths, sleeps]

@@ -716,6 +716,23 @@ static void many_dead_letters_are_moved_in_slices(void **state) {
     world_close(&w);
 }
 
+static void of_finished_tasks_those_that_ended_last_are_remembered(void **state) {
+    (void)state;
+    struct world w = {.quiet = true};
+    struct task_info t;
+    world_open(&w);
+    world_create(&w, "s", NULL, NULL, START_NEW);
+    world_publish(&w, "t", "");
+    world_task(&w, TASK_REPLAY, "s", 0, 0, 0, ""); /* task 2: nobody works on it */
+    for (int i = 0; i < 1000; i++) world_task(&w, TASK_COUNT, "s", 0, 0, 0, "");
+    world_wait(&w, 1);
+    world_cancel(&w, 2);
+    assert_true(engine_task_get(w.engine, 2, &t) && t.cancelled && t.finished_at_ms != 0);
+    assert_false(engine_task_get(w.engine, 3, &t));
+    assert_true(engine_task_get(w.engine, 4, &t));
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_replay_feeds_what_its_filter_wants),
@@ -739,6 +756,7 @@ int main(void) {
         cmocka_unit_test(dying_again_while_another_is_removed_counts_nothing),
         cmocka_unit_test(a_dead_letter_of_a_replay_is_its_own),
         cmocka_unit_test(many_dead_letters_are_moved_in_slices),
+        cmocka_unit_test(of_finished_tasks_those_that_ended_last_are_remembered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,268 @@
+/* Requests to the HTTP rooms, behind the parser: arbitrary methods, paths, queries and bodies, one
+ * after another, with a turn after each. Every request is answered exactly once, with JSON and a
+ * status that the API knows; engine_check holds after each; at the end the store opens again.
+ *
+ * The input is lines: "METHOD /path?query" begins a request, the lines up to the next one that
+ * looks so are its body. "TIME n" lets n seconds pass, "WORK name" attaches a worker to that
+ * subscription, which rejects what it gets: so there are dead letters to ask for. "CRASH" is a
+ * power loss.
+ *
+ * The server's own functions are replaced by the linker (--wrap): answers end here, and the clocks
+ * are virtual. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "broker/admin/admin.h"
+#include "broker/json/walk.h"
+#include "tests/unit/engine_world.h"
+
+#define REQUESTS_MAX 100
+#define MESSAGE_SIZE 512 /* as the server's */
+#define HEADERS      3
+
+enum { ROOM_NONE, ROOM_ADMIN, ROOM_INGEST };
+
+static struct rooms {
+    struct world w;
+    struct admin *admin;
+    struct ingest *ingest;
+    struct http_server *http; /* never looked into */
+    uint64_t last_handle, last_worker;
+    bool waits[REQUESTS_MAX + 1]; /* by handle */
+} rooms;
+
+/* ---- what the linker puts in the place of http and net ---- */
+
+void __wrap_http_respond(struct http_server *s, uint64_t handle, int status,
+                         const char *content_type, const char *extra, struct slice body);
+void __wrap_http_respond_error(struct http_server *s, uint64_t handle, enum err err,
+                               const char *fmt, ...) PRINTF_LIKE(4, 5);
+size_t __wrap_http_server_connections(const struct http_server *s);
+uint64_t __wrap_loop_now_ms(const struct loop *l);
+uint64_t __wrap_loop_wall_ms(const struct loop *l);
+
+static bool note_root(void *ctx, const struct json_value *v) {
+    if (v->depth == 0) *(bool *)ctx = v->type == JSON_IS_OBJECT;
+    return true;
+}
+
+void __wrap_http_respond(struct http_server *s, uint64_t handle, int status,
+                         const char *content_type, const char *extra, struct slice body) {
+    bool object = false;
+    (void)s;
+    CHECK(handle <= REQUESTS_MAX && rooms.waits[handle]);
+    rooms.waits[handle] = false;
+    CHECK(status >= 200 && status <= 599 && content_type == NULL);
+    CHECK(extra == NULL || strstr(extra, "\r\n") == extra + strlen(extra) - 2);
+    CHECK(json_utf8_error(body) == body.len);
+    CHECK(json_walk(body, 0, note_root, &object, NULL) && object);
+}
+
+void __wrap_http_respond_error(struct http_server *s, uint64_t handle, enum err err,
+                               const char *fmt, ...) {
+    char message[MESSAGE_SIZE];
+    struct buf body;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(message, sizeof message, fmt, args);
+    va_end(args);
+    CHECK(err != ERR_OK && message[0] != '\0');
+    buf_init(&body, 64 * KIB);
+    CHECK(buf_append_str(&body, "{\"message\":"));
+    CHECK(buf_append_json_string(&body, slice_str(message)));
+    CHECK(buf_append_str(&body, "}\n"));
+    __wrap_http_respond(s, handle, err_info((int)err).status, NULL, NULL, buf_slice(&body));
+    buf_free(&body);
+}
+
+size_t __wrap_http_server_connections(const struct http_server *s) {
+    (void)s;
+    return 1;
+}
+
+uint64_t __wrap_loop_now_ms(const struct loop *l) {
+    (void)l;
+    return rooms.w.time.now_ms;
+}
+
+uint64_t __wrap_loop_wall_ms(const struct loop *l) {
+    (void)l;
+    return rooms.w.time.wall_ms;
+}
+
+/* ---- the broker around the rooms ---- */
+
+static size_t no_workers(void *ctx) {
+    (void)ctx;
+    return 0;
+}
+
+static void on_effect(void *ctx, const struct effect *e) {
+    (void)ctx;
+    if (e->route.room == ROOM_ADMIN) admin_on_effect(rooms.admin, e);
+    if (e->route.room == ROOM_INGEST) ingest_on_effect(rooms.ingest, e);
+    if (e->kind != EFFECT_DELIVER) return;
+    struct tag_range range = {e->u.deliver.tag, e->u.deliver.tag};
+    struct command c = {.kind = COMMAND_NACK};
+    c.u.settle.attachment = e->u.deliver.attachment;
+    c.u.settle.ranges = &range;
+    c.u.settle.count = 1;
+    c.u.settle.kind = NACK_REJECT;
+    c.u.settle.failure.message = e->u.deliver.event.type;
+    world_step(&rooms.w, &c);
+}
+
+static void open_rooms(void) {
+    struct rooms *r = &rooms;
+    char error[256];
+    struct ingest_options ingest = {.engine = r->w.engine, .http = &r->http, .room = ROOM_INGEST};
+    int err = ingest_open(&r->ingest, &ingest, error, sizeof error);
+    CHECK(err == 0);
+    struct admin_options admin = {
+        .engine = r->w.engine,
+        .store = r->w.store,
+        .http = &r->http,
+        .ingest = r->ingest,
+        .room = ROOM_ADMIN,
+        .http_address = "127.0.0.1:1",
+        .workers_address = "127.0.0.1:2",
+        .workers_count = no_workers,
+        .body_max_bytes = LIMIT_BODY_BYTES_DEFAULT,
+    };
+    err = admin_open(&r->admin, &admin);
+    CHECK(err == 0);
+}
+
+static void close_rooms(void) {
+    admin_close(&rooms.admin);
+    ingest_close(&rooms.ingest);
+}
+
+static void turn(void) {
+    world_turn(&rooms.w);
+    admin_on_turn(rooms.admin, rooms.w.time.now_ms);
+    world_turn(&rooms.w);
+    store_end_reads(rooms.w.store);
+}
+
+static void crash(void) {
+    close_rooms();
+    world_crash(&rooms.w);
+    memset(rooms.waits, 0, sizeof rooms.waits); /* their clients are gone too */
+    open_rooms();
+}
+
+/* ---- the input ---- */
+
+static struct slice cut_line(struct slice *rest) {
+    const uint8_t *end = rest->len == 0 ? NULL : memchr(rest->data, '\n', rest->len);
+    size_t len = end == NULL ? rest->len : (size_t)(end - rest->data);
+    struct slice line = slice_of(rest->data, len);
+    *rest = slice_from(*rest, end == NULL ? len : len + 1);
+    return line;
+}
+
+/* Capital letters up to a blank, or nothing. */
+static struct slice verb_of(struct slice line) {
+    size_t len = 0;
+    while (len < line.len && line.data[len] >= 'A' && line.data[len] <= 'Z') len++;
+    bool ends = len > 0 && (len == line.len || line.data[len] == ' ');
+    return slice_of(line.data, ends ? len : 0);
+}
+
+static struct slice cut_body(struct slice *rest) {
+    struct slice body = slice_of(rest->data, 0);
+    while (rest->len > 0) {
+        struct slice ahead = *rest;
+        if (verb_of(cut_line(&ahead)).len > 0) return body;
+        body.len += rest->len - ahead.len;
+        *rest = ahead;
+    }
+    return body;
+}
+
+static bool on_head(const struct http_request *r, const char **message, enum err *err) {
+    bool hook = slice_starts_with(r->path, "/in/");
+    *err = hook ? ingest_on_head(rooms.ingest, r, message) : admin_on_head(rooms.admin, r, message);
+    return *err == ERR_OK;
+}
+
+static void request(struct slice verb, struct slice target, struct slice body) {
+    /* Of exactly the size, so that a read beyond it is seen. */
+    uint8_t *bytes = mem_alloc(body.len + 1);
+    if (body.len > 0) memcpy(bytes, body.data, body.len);
+    const uint8_t *mark = target.len == 0 ? NULL : memchr(target.data, '?', target.len);
+    size_t path_len = mark == NULL ? target.len : (size_t)(mark - target.data);
+    struct http_header headers[HEADERS] = {
+        {slice_str("host"), slice_str("127.0.0.1:1")},
+        {slice_str("content-length"), slice_str(body.len > 0 ? "1" : "0")},
+        {slice_str("webhook-id"), body},
+    };
+    struct http_request r = {
+        .handle = ++rooms.last_handle,
+        .method = verb,
+        .path = slice_of(target.data, path_len),
+        .query = slice_from(target, mark == NULL ? target.len : path_len + 1),
+        .headers = headers,
+        .headers_count = HEADERS,
+        .body = slice_of(bytes, body.len),
+        .peer = "127.0.0.1:3",
+    };
+    const char *message = NULL;
+    enum err err;
+    rooms.waits[r.handle] = true;
+    if (!on_head(&r, &message, &err)) {
+        __wrap_http_respond_error(rooms.http, r.handle, err, "%s", message);
+    } else if (slice_starts_with(r.path, "/in/")) {
+        ingest_on_request(rooms.ingest, &r);
+    } else {
+        admin_on_request(rooms.admin, &r);
+    }
+    turn();
+    free(bytes);
+}
+
+static void act(struct slice verb, struct slice argument, struct slice body) {
+    char name[LIMIT_NAME_BYTES + 1];
+    uint64_t n = 0;
+    if (slice_eq_str(verb, "TIME")) {
+        if (!slice_to_u64(argument, &n)) n = 1;
+        rooms.w.time.now_ms += n % 1000000000 * 1000;
+        rooms.w.time.wall_ms += n % 1000000000 * 1000;
+        turn();
+    } else if (slice_eq_str(verb, "WORK")) {
+        if (!slice_to_cstr(argument, name, sizeof name)) return;
+        world_attach(&rooms.w, ++rooms.last_worker, name, 4, 0);
+        turn();
+    } else if (slice_eq_str(verb, "CRASH")) {
+        crash();
+    } else if (argument.len > 0 && argument.data[0] == '/' && rooms.last_handle < REQUESTS_MAX) {
+        request(verb, argument, body); /* the parser lets nothing else through */
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    log_set_level(LOG_ERROR);
+    memset(&rooms, 0, sizeof rooms);
+    rooms.w.quiet = true;
+    rooms.w.on_effect = on_effect;
+    world_open(&rooms.w);
+    open_rooms();
+    struct slice rest = slice_of(data, size);
+    while (rest.len > 0) {
+        struct slice line = cut_line(&rest);
+        struct slice verb = verb_of(line);
+        struct slice argument = slice_from(line, verb.len < line.len ? verb.len + 1 : line.len);
+        act(verb, argument, cut_body(&rest));
+    }
+    admin_drain(rooms.admin);
+    turn();
+    for (size_t i = 0; i <= REQUESTS_MAX; i++) CHECK(!rooms.waits[i]);
+    crash();
+    close_rooms();
+    world_close(&rooms.w);
+    return 0;
+}
