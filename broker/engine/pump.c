@@ -162,7 +162,7 @@ static enum step hand_out_due(struct engine *e, struct subscription *s, bool oth
     if (a == NULL) return STEP_NO_ROOM;
     struct event event;
     struct delivery *d = due_take(e, s, &event);
-    if (d == NULL) return STEP_NO_WORK;
+    if (d == NULL) return STEP_DONE; /* the rows were claimed: none of them waits any more */
     if (given_up_as_old(e, d, &event, budget)) return STEP_DONE;
     if (order_enter(e, d, &event)) hand_out(e, a, d, &event, false, true, budget);
     else delivery_set_state(e, d, DELIVERY_BLOCKED, 0);

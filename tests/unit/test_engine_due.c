@@ -524,6 +524,36 @@ static void a_clock_that_was_ahead_delays_nothing(void **state) {
     world_close(&w);
 }
 
+/* The rows that seem to wait are all out: they must not keep half of a window from what is fresh.
+ */
+static void what_was_claimed_leaves_the_window_to_what_is_fresh(void **state) {
+    (void)state;
+    struct world w = {.options = {.restart_grace_ms = 1000}};
+    struct claim claim = {1, 1, false};
+    world_open(&w);
+    world_create(&w, "s", NULL, NULL, START_FIRST);
+    world_attach(&w, 1, "s", 2, 0);
+    world_publish_due(&w, "later", "", 1000);
+    world_wait(&w, 1000);
+    world_crash(&w);
+    struct command c = attach_command(2, "s", 2, 0);
+    c.u.attach.claims = &claim;
+    c.u.attach.claims_count = 1;
+    world_run(&w, &c);
+    w.time.now_ms += 1000; /* the grace is over, and in the same turn */
+    w.time.wall_ms += 1000;
+    world_publish(&w, "fresh", "");
+    world_expect(&w,
+                 "[1000] done created\n"
+                 "[1000] attached 1 backlog 0\n"
+                 "[1000] published 1\n"
+                 "[2000] 1 < tag 1 seq 1 later fails 0 deliveries 1\n"
+                 "[2000] attached 2 backlog 0 resumed 1\n"
+                 "[3000] published 2\n"
+                 "[3000] 2 < tag 2 seq 2 fresh fails 0 deliveries 1\n");
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(not_before_its_time_and_then_at_once),
@@ -541,6 +571,7 @@ int main(void) {
         cmocka_unit_test(a_replayed_event_on_disk_is_still_a_replay),
         cmocka_unit_test(a_paused_subscription_keeps_what_is_due),
         cmocka_unit_test(a_clock_that_was_ahead_delays_nothing),
+        cmocka_unit_test(what_was_claimed_leaves_the_window_to_what_is_fresh),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
