@@ -5,7 +5,8 @@
  * finds everything as it was.
  *
  * The first bytes choose the engine's bounds, each of the rest an operation or an argument; a text
- * that ends has arguments 0. What must be true of single events is test_engine_random's business.
+ * that ends has arguments 0. What must be true of single events is the simulator's business
+ * (tests/sim).
  */
 #include <stdio.h>
 #include <stdlib.h>
