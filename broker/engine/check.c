@@ -92,7 +92,8 @@ static uint64_t check_subscription(const struct engine *e, const struct subscrip
     }
     CHECK(n.ready == s->ready_count && n.leased == s->leased_count); /* E5 */
     CHECK(n.delayed == s->delayed_count && n.blocked == s->blocked_count);
-    CHECK(subscription_outstanding(s) <= e->options.outstanding_max); /* E9 */
+    uint32_t outstanding = subscription_outstanding(s), cap = e->options.outstanding_max;
+    CHECK(outstanding <= cap || outstanding <= s->recovered_outstanding); /* E9 */
     uint32_t attachments = 0;
     for (const struct list *i = s->attachments.next; i != &s->attachments; i = i->next) {
         const struct attachment *a = CONTAINER_OF(i, struct attachment, in_sub);

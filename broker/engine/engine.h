@@ -40,7 +40,8 @@
  *     is paused.
  *  E7 no lost wake-up: a subscription that could hand something out is in the runnable list.
  *  E8 seqs are given out without gaps and never twice; received_at never falls.
- *  E9 outstanding deliveries of a subscription never exceed the configured cap.
+ *  E9 outstanding deliveries of a subscription never exceed the configured cap, or what a restart
+ *     found, when that is more: its cursors' positions were written at different times.
  *  E10 a record that retention has passed is there as long as a cursor has it outstanding.
  *
  * May call: base, storage/store.h, storage/record.h, proto/limits.h, proto/err.h, and the JSON

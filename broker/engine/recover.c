@@ -343,5 +343,8 @@ int recover(struct engine *e, char *error, size_t error_size) {
         replay_check_finished(e, &t->cursor);
         if (i > e->tasks_count) i = e->tasks_count;
     }
+    for (size_t i = 0; i < e->subs_count; i++) {
+        e->subs[i]->recovered_outstanding = subscription_outstanding(e->subs[i]);
+    }
     return 0;
 }

@@ -114,6 +114,7 @@ struct subscription {
     bool replay_next; /* likewise between the live cursor and a replay */
     bool scanning;    /* its last slice of journal ended without finding a match */
     uint32_t ready_count, leased_count, delayed_count, blocked_count;
+    uint32_t recovered_outstanding; /* what a restart found (E9) */
     uint32_t attachments_count, replays_count;
     uint64_t dead_total, dead_count, expired_total;
     struct map keys; /* ordered: hash of a key -> struct order_key */

@@ -132,8 +132,7 @@ static void seek(struct run *r, int sub) {
     c.u.seek.start_value =
         c.u.seek.start == START_TIME ? any_time(r) : run_below(r, r->o.last_seq + 3);
     struct asked *a = oracle_ask(&r->o, &c, sub);
-    a->seeks = issue_seek(&r->o, sub);
-    oracle_step(&r->o, &c);
+    oracle_seek(&r->o, &c, a);
     a->seq = cursor_at(r, sub);
     run_say(r, "seek %s, which is at %llu then", sub_names[sub], (unsigned long long)a->seq);
 }

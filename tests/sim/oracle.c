@@ -183,7 +183,7 @@ static void on_created(struct oracle *o, const struct asked *a) {
     /* The engine has gone on meanwhile. */
     uint32_t forgotten = o->forgotten_id[a->sub];
     s->blind = forgotten != 0 && s->id >= forgotten && issues_by_id(o, s->id) == NULL;
-    for (uint64_t seq = a->seq; seq <= o->w.engine->last_seq; seq++) {
+    for (uint64_t seq = 1; seq <= o->w.engine->last_seq; seq++) {
         s->events[seq].acked[LIVE] = issue_acked(o, s->id, seq, LIVE, 0);
         s->events[seq].acked[REPLAY] = issue_acked(o, s->id, seq, REPLAY, 0);
     }

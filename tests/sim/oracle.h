@@ -237,8 +237,9 @@ void oracle_turn(struct oracle *o);
 /* One turn whose commit is refused, which stops the broker; it is on the disk all the same, or not.
  * Then a restart. */
 void oracle_refuse(struct oracle *o, bool there);
-/* A publish, settlement or detach: what must come of it is known beforehand. */
+/* A publish, seek, settlement or detach: what must come of it is known beforehand. */
 void oracle_publish(struct oracle *o, struct command *c, struct asked *a);
+void oracle_seek(struct oracle *o, struct command *c, struct asked *a);
 void oracle_settle(struct oracle *o, struct command *c);
 void oracle_detach(struct oracle *o, struct command *c);
 /* The worker and its claims have entered the engine, or not (at NULL). */
@@ -251,8 +252,7 @@ void issue_granted(struct oracle *o, struct worker *w, const struct lease *l, st
 void issue_worker_ended(struct oracle *o, struct worker *w, enum detach_kind how);
 /* The engine is about to be closed without a word. */
 void issue_crash(struct oracle *o);
-/* The subscription in this slot was asked to seek, or to replay. */
-uint32_t issue_seek(struct oracle *o, int sub); /* which one it is */
+/* The subscription in this slot was asked to replay. */
 void issue_replay(struct oracle *o, int sub);
 /* Someone acked this copy in this life, after so many seeks; maybe before that was durable. */
 bool issue_acked(struct oracle *o, uint32_t sub_id, uint64_t seq, enum copy copy, uint32_t seeks);

@@ -191,14 +191,14 @@ static void revoked(struct oracle *o, const struct effect *f) {
     uint64_t tag = f->u.revoked.tag;
     CHECK(tag < w->next_tag);
     struct hand_out *h = &w->tags[tag];
-    bool lost = strcmp(f->u.revoked.reason, "lost") == 0;
-    bool sought = strcmp(f->u.revoked.reason, "seek") == 0;
-    if (lost) return; /* a claim that was not granted */
-    if (!sought) {
-        CHECK(h->live && o->w.time.now_ms >= h->ends_ms);
-        o->counts.expired++;
+    if (strcmp(f->u.revoked.reason, "lost") == 0) return; /* a claim that was not granted */
+    if (strcmp(f->u.revoked.reason, "seek") == 0) {
+        CHECK(!h->live);
+        return;
     }
-    if (h->live && (sought || !started(w, tag))) not_failed(o, w, h);
+    CHECK(h->live && o->w.time.now_ms >= h->ends_ms);
+    o->counts.expired++;
+    if (!started(w, tag)) not_failed(o, w, h);
     h->live = false;
 }
 
@@ -390,9 +390,29 @@ void issue_granted(struct oracle *o, struct worker *w, const struct lease *l, st
     i->tag = (uint32_t)l->tag;
 }
 
-uint32_t issue_seek(struct oracle *o, int sub) {
-    const struct subscription *s = sub_now(o, sub);
-    return s == NULL ? 0 : ++issues_of(o, sub, s)->seeks;
+/* What was out of the live cursor is forgotten at once: the workers are told when the turn ends. */
+static void forget_sought(struct oracle *o, uint32_t sub_id) {
+    for (uint64_t id = 1; id <= o->last_worker; id++) {
+        struct worker *w = &o->workers[id];
+        const struct attachment *at = attachment_now(o, w);
+        if (at == NULL || w->sub_id != sub_id) continue;
+        for (uint64_t tag = w->first_open; tag < w->next_tag; tag++) {
+            struct hand_out *h = &w->tags[tag];
+            if (!h->live) continue;
+            const struct lease *l = map_get(&at->by_tag, tag);
+            CHECK(l != NULL);
+            if (l->delivery != NULL) continue;
+            not_failed(o, w, h);
+            h->live = false;
+        }
+    }
+}
+
+void oracle_seek(struct oracle *o, struct command *c, struct asked *a) {
+    struct subscription *s = sub_now(o, a->sub);
+    if (s != NULL) a->seeks = ++issues_of(o, a->sub, s)->seeks;
+    oracle_step(o, c);
+    if (s != NULL) forget_sought(o, s->id);
 }
 
 bool issue_acked(struct oracle *o, uint32_t sub_id, uint64_t seq, enum copy copy, uint32_t seeks) {

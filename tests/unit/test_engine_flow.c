@@ -588,6 +588,44 @@ static void seeking_forward_and_back(void **state) {
     world_close(&w);
 }
 
+/* The live position is older than the replay's: what was acked since is out again beside it. */
+static void a_restart_may_find_more_than_the_cap(void **state) {
+    (void)state;
+    struct world w = {.options = {.outstanding_max = 4}};
+    struct policy p = quick();
+    open_with(&w, &p);
+    world_publish_many(&w, "x", 4);
+    world_attach(&w, 1, "s", 20, 0);
+    world_wait(&w, 50);
+    world_settle(&w, COMMAND_ACK, 1, 1, 4, false);
+    world_task(&w, TASK_REPLAY, "s", 1, 4, 0, "");
+    world_nack(&w, 1, 5, NACK_FAIL, 8, "");
+    buf_clear(&w.log);
+    world_crash(&w);
+    world_show(&w, "s");
+    world_attach(&w, 2, "s", 20, 0);
+    world_publish(&w, "x", "");
+    world_note(&w, "nothing fresh until there are fewer than the cap");
+    world_settle(&w, COMMAND_ACK, 2, 1, 4, true);
+    world_settle(&w, COMMAND_ACK, 2, 5, 5, true);
+    world_expect(&w,
+                 "s: floor 1 next 5 ready 7 leased 0 delayed 1 dead 0 idle no_workers\n"
+                 "[1050] attached 2 backlog 0\n"
+                 "[1050] 2 < tag 1 seq 1 x fails 0 deliveries 1\n"
+                 "[1050] 2 < tag 2 seq 2 x fails 0 deliveries 1\n"
+                 "[1050] 2 < tag 3 seq 3 x fails 0 deliveries 1\n"
+                 "[1050] 2 < tag 4 seq 4 x fails 0 deliveries 1\n"
+                 "[1050] 2 < tag 5 seq 2 x fails 0 deliveries 1 replay\n"
+                 "[1050] 2 < tag 6 seq 3 x fails 0 deliveries 1 replay\n"
+                 "[1050] 2 < tag 7 seq 4 x fails 0 deliveries 1 replay\n"
+                 "[1050] published 5\n"
+                 "-- nothing fresh until there are fewer than the cap\n"
+                 "[1050] 2 settled ok 1-4\n"
+                 "[1050] 2 settled ok 5-5\n"
+                 "[1050] 2 < tag 8 seq 5 x fails 0 deliveries 1\n");
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_comes_again_takes_half_of_a_window_while_fresh_waits),
@@ -604,6 +642,7 @@ int main(void) {
         cmocka_unit_test(ages_and_rates_are_told),
         cmocka_unit_test(an_updated_policy_counts_from_then_on),
         cmocka_unit_test(seeking_forward_and_back),
+        cmocka_unit_test(a_restart_may_find_more_than_the_cap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
