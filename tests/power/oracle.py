@@ -63,7 +63,11 @@ class Oracle:
             self.of_sub[o.sub].append(o)
             self.times[o.sub, o.what].append(o.at)
         self.events = {seq: event for _, seq, event, _ in wire.published}
-        self.owed = [self.subscriptions_of(event, asked) for _, _, event, asked in wire.published]
+        first_asked = {}  # a repeat is answered with the seq that is there already
+        for _, seq, _, asked in wire.published:
+            first_asked[seq] = min(asked, first_asked.get(seq, asked))
+        self.owed = [self.subscriptions_of(event, first_asked[seq])
+                     for _, seq, event, _ in wire.published]
         self.max_fails = {name: next((o.detail.get("max_fails", 20) for o in asked
                                       if o.what == "create"), 20)
                           for name, asked in self.of_sub.items()}
