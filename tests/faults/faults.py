@@ -26,10 +26,9 @@ GONE = (bhp.Closed, ConnectionError, TimeoutError, OSError, http.client.HTTPExce
 
 def need_preload():
     """Skips where a library cannot be preloaded."""
-    if not INJECT.exists():
-        pytest.skip(f"{INJECT} is not built")
     if b"__asan_init" in (BUILD / "bellhopd").read_bytes():
         pytest.skip("a sanitized broker takes no other preloaded library")
+    assert INJECT.exists(), f"{INJECT} is not built: cmake --build {BUILD}"
 
 
 def need_root(what):
