@@ -27,6 +27,19 @@ void world_open(struct world *w) {
     open_engine(w);
 }
 
+struct policy world_policy(void) {
+    struct policy p = policy_default();
+    p.lease_ms = 4000;
+    p.backoff_min_ms = p.backoff_max_ms = 8;
+    return p;
+}
+
+void world_open_with(struct world *w, const struct policy *policy) {
+    world_open(w);
+    world_create(w, "s", NULL, policy, START_NEW);
+    buf_clear(&w->log);
+}
+
 void world_close(struct world *w) {
     engine_close(&w->engine);
     store_close(w->store);

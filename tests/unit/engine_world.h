@@ -24,6 +24,10 @@ struct world {
 };
 
 void world_open(struct world *w);
+/* A policy whose failures come back after 8 ms, too short for jitter; leases last 4 s. */
+struct policy world_policy(void);
+/* Opens with the subscription "s" on every event from now on; the transcript is empty. */
+void world_open_with(struct world *w, const struct policy *policy);
 void world_close(struct world *w);
 /* Power loss and restart: what was not durable is gone. */
 void world_crash(struct world *w);

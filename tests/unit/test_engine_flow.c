@@ -9,27 +9,13 @@
 
 #include "tests/unit/engine_world.h"
 
-/* A failure comes back after 8 ms, too short for jitter. */
-static struct policy quick(void) {
-    struct policy p = policy_default();
-    p.lease_ms = 4000;
-    p.backoff_min_ms = p.backoff_max_ms = 8;
-    return p;
-}
-
-static void open_with(struct world *w, const struct policy *p) {
-    world_open(w);
-    world_create(w, "s", NULL, p, START_NEW);
-    buf_clear(&w->log);
-}
-
 /* ---- fairness ---- */
 
 static void what_comes_again_takes_half_of_a_window_while_fresh_waits(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
-    open_with(&w, &p);
+    struct policy p = world_policy();
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 4, 0);
     world_publish_many(&w, "old", 4);
     for (uint64_t tag = 1; tag <= 4; tag++) world_nack(&w, 1, tag, NACK_RELEASE, 8, "");
@@ -112,7 +98,7 @@ static void a_poison_burst_does_not_stop_fresh_events(void **state) {
     (void)state;
     struct burst b = {0};
     struct world w = {.quiet = true, .on_effect = note_burst, .on_effect_ctx = &b};
-    struct policy p = quick();
+    struct policy p = world_policy();
     p.max_fails = 0;
     world_open(&w);
     world_create(&w, "s", NULL, &p, START_NEW);
@@ -135,7 +121,7 @@ static void a_poison_burst_does_not_stop_fresh_events(void **state) {
 static void workers_take_turns(void **state) {
     (void)state;
     struct world w = {0};
-    open_with(&w, NULL);
+    world_open_with(&w, NULL);
     for (uint64_t i = 1; i <= 3; i++) world_attach(&w, i, "s", i == 2 ? 1 : 3, 0);
     world_publish_many(&w, "t", 7);
     world_expect(&w,
@@ -157,7 +143,7 @@ static void a_window_counts_bytes_and_one_event_may_pass_it(void **state) {
     (void)state;
     static uint8_t bytes[3000];
     struct world w = {0};
-    open_with(&w, NULL);
+    world_open_with(&w, NULL);
     struct command c = attach_command(1, "s", 10, 0);
     c.u.attach.window_bytes = 1000;
     world_run(&w, &c);
@@ -191,7 +177,7 @@ static void a_window_counts_bytes_and_one_event_may_pass_it(void **state) {
 static void a_worker_whose_socket_does_not_drain_is_held(void **state) {
     (void)state;
     struct world w = {0};
-    open_with(&w, NULL);
+    world_open_with(&w, NULL);
     world_attach(&w, 1, "s", 10, 0);
     struct command c = {.kind = COMMAND_HOLD};
     c.u.hold.attachment = 1;
@@ -214,8 +200,8 @@ static void a_worker_whose_socket_does_not_drain_is_held(void **state) {
 static void a_paused_subscription_keeps_its_queue_also_over_a_restart(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
-    open_with(&w, &p);
+    struct policy p = world_policy();
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 2, 0);
     world_publish_many(&w, "t", 4);
     world_pause(&w, "s", true);
@@ -257,9 +243,9 @@ static void a_paused_subscription_keeps_its_queue_also_over_a_restart(void **sta
 static void a_rate_limit_spreads_hand_outs_evenly(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
+    struct policy p = world_policy();
     p.rate_per_s = 10;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 100, 0);
     world_publish_many(&w, "t", 4);
     world_show(&w, "s");
@@ -285,7 +271,7 @@ static void a_rate_limit_spreads_hand_outs_evenly(void **state) {
 static void a_rate_limit_holds_over_a_long_time(void **state) {
     (void)state;
     struct world w = {.quiet = true};
-    struct policy p = quick();
+    struct policy p = world_policy();
     p.rate_per_s = 300;
     world_open(&w);
     world_create(&w, "s", NULL, &p, START_NEW);
@@ -306,9 +292,9 @@ static void a_rate_limit_holds_over_a_long_time(void **state) {
 static void every_reason_for_idleness_is_named(void **state) {
     (void)state;
     struct world w = {.options = {.outstanding_max = 3, .turn_scan_events = 10}};
-    struct policy p = quick();
+    struct policy p = world_policy();
     p.rate_per_s = 10;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_show(&w, "s"); /* empty */
     world_publish_many(&w, "t", 6);
     world_show(&w, "s"); /* no_workers */
@@ -369,8 +355,8 @@ static void every_reason_for_idleness_is_named(void **state) {
 static void what_comes_again_and_what_was_delayed_take_turns(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
-    open_with(&w, &p);
+    struct policy p = world_policy();
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 4, 0);
     world_publish_many(&w, "again", 2);
     for (int i = 0; i < 2; i++) world_publish_due(&w, "due", "", 1000);
@@ -457,8 +443,8 @@ static void ages_and_rates_are_told(void **state) {
 static void an_updated_policy_counts_from_then_on(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
-    open_with(&w, &p);
+    struct policy p = world_policy();
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 2, 0);
     world_publish(&w, "a", "");
     p.lease_ms = 500;
@@ -484,10 +470,10 @@ static void an_updated_policy_counts_from_then_on(void **state) {
     world_note(&w, "what cannot be is refused");
     p.max_hold_ms = 499;
     world_update(&w, "s", &p);
-    p = quick();
+    p = world_policy();
     p.filter = slice_str("{\"types\":[\"b\"");
     world_update(&w, "s", &p);
-    p = quick();
+    p = world_policy();
     p.ordered = true;
     world_update(&w, "s", &p); /* events are out */
     world_settle(&w, COMMAND_ACK, 1, 1, 2, true);
@@ -518,8 +504,8 @@ static void an_updated_policy_counts_from_then_on(void **state) {
 static void seeking_forward_and_back(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
-    open_with(&w, &p);
+    struct policy p = world_policy();
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 2, 0);
     world_publish_many(&w, "t", 5);
     world_nack(&w, 1, 1, NACK_FAIL, 1000, "boom");
@@ -592,8 +578,8 @@ static void seeking_forward_and_back(void **state) {
 static void a_restart_may_find_more_than_the_cap(void **state) {
     (void)state;
     struct world w = {.options = {.outstanding_max = 4}};
-    struct policy p = quick();
-    open_with(&w, &p);
+    struct policy p = world_policy();
+    world_open_with(&w, &p);
     world_publish_many(&w, "x", 4);
     world_attach(&w, 1, "s", 20, 0);
     world_wait(&w, 50);

@@ -21,12 +21,6 @@ static struct policy quick(void) {
     return p;
 }
 
-static void open_with(struct world *w, const struct policy *p) {
-    world_open(w);
-    world_create(w, "s", NULL, p, START_NEW);
-    buf_clear(&w->log);
-}
-
 static void attach_session(struct world *w, uint64_t attachment, uint64_t session, uint64_t resumes,
                            const struct claim *claims, size_t count) {
     struct command c = attach_command(attachment, "s", 10, 0);
@@ -42,7 +36,7 @@ static void a_worker_may_ask_for_a_lease_of_its_own(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     struct command c = attach_command(1, "s", 1, 0);
     c.u.attach.lease_ms = 99;
     world_run(&w, &c);
@@ -74,7 +68,7 @@ static void a_lease_of_its_own_is_within_max_hold(void **state) {
     struct world w = {.on_effect = note_lease, .on_effect_ctx = &lease_ms};
     struct policy p = quick();
     p.max_hold_ms = 5 * SECOND;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     struct command c = attach_command(1, "s", 1, 0);
     c.u.attach.lease_ms = 6 * SECOND;
     world_run(&w, &c);
@@ -95,7 +89,7 @@ static void the_end_of_a_lease_is_announced_once_a_quarter_before(void **state) 
     (void)state;
     struct world w = {0};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 1, 0);
     world_publish(&w, "t", "");
     world_wait(&w, 2999);
@@ -130,7 +124,7 @@ static void extending_ends_at_max_hold_and_that_is_a_failure(void **state) {
     struct world w = {0};
     struct policy p = quick();
     p.max_hold_ms = 10 * SECOND;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 1, 0);
     world_attach(&w, 2, "s", 1, 0);
     world_publish(&w, "t", "");
@@ -163,7 +157,7 @@ static void extend_is_refused_out_of_bounds_and_for_unknown_tags(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 1, 0);
     world_publish(&w, "t", "");
     world_extend(&w, 1, 1, 1, 99);
@@ -193,7 +187,7 @@ static void a_late_ack_counts_unless_somebody_else_has_it(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 3, 0);
     world_publish_many(&w, "t", 3);
     world_wait(&w, 4000);
@@ -242,7 +236,7 @@ static void an_expired_lease_keeps_its_place_in_the_window(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 2, 0);
     world_publish_many(&w, "t", 3);
     world_extend(&w, 1, 2, 2, 10 * SECOND);
@@ -270,7 +264,7 @@ static void a_prefetched_event_that_expires_counts_nothing(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 2, 1);
     world_publish_many(&w, "t", 2);
     world_wait(&w, 4000);
@@ -302,7 +296,7 @@ static void work_two_hours(struct world *w, uint64_t attachment, uint64_t tag) {
 static void a_job_of_two_hours_is_delivered_once(void **state) {
     (void)state;
     struct world w = {0};
-    open_with(&w, NULL);
+    world_open_with(&w, NULL);
     world_attach(&w, 1, "s", 1, 1);
     world_attach(&w, 2, "s", 1, 1);
     world_publish(&w, "render", "");
@@ -328,7 +322,7 @@ static void a_job_of_two_hours_is_delivered_once(void **state) {
 static void with_the_worker_killed_a_job_is_delivered_once_more(void **state) {
     (void)state;
     struct world w = {0};
-    open_with(&w, NULL);
+    world_open_with(&w, NULL);
     world_attach(&w, 1, "s", 1, 1);
     world_publish(&w, "render", "");
     work_two_hours(&w, 1, 1);
@@ -370,7 +364,7 @@ static void crashing_on_one_event_leaves_the_other_99_without_fails(void **state
     struct world w = {.on_effect = note_fails, .on_effect_ctx = &fails};
     struct policy p = policy_default();
     p.backoff_min_ms = p.backoff_max_ms = 0;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_publish_many(&w, "t", 100);
     buf_clear(&w.log);
     w.quiet = true;
@@ -399,7 +393,7 @@ static void a_worker_that_resumes_goes_on_under_its_tags(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     attach_session(&w, 1, 77, 0, NULL, 0);
     world_publish_many(&w, "t", 4);
     world_settle(&w, COMMAND_ACK, 1, 1, 1, true);
@@ -444,7 +438,7 @@ static void after_the_grace_what_it_held_is_lost(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     attach_session(&w, 1, 77, 0, NULL, 0);
     world_publish_many(&w, "t", 2);
     world_keep(&w, 1, 3000);
@@ -476,7 +470,7 @@ static void a_kept_lease_lasts_no_longer_than_its_time(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     attach_session(&w, 1, 77, 0, NULL, 0);
     world_publish(&w, "t", "");
     world_keep(&w, 1, 60000);
@@ -505,7 +499,7 @@ static void a_claim_of_what_is_not_its_own_is_refused(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     attach_session(&w, 1, 77, 0, NULL, 0);
     world_publish_many(&w, "t", 2);
     attach_session(&w, 2, 90, 0, NULL, 0); /* another session */
@@ -542,7 +536,7 @@ static void after_a_restart_workers_claim_what_they_hold(void **state) {
     (void)state;
     struct world w = {.options = {.restart_grace_ms = 10000}};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     attach_session(&w, 1, 77, 0, NULL, 0);
     world_publish_many(&w, "t", 3);
     world_nack(&w, 1, 3, NACK_FAIL, 100, "later");
@@ -582,7 +576,7 @@ static void what_was_due_on_disk_can_be_claimed_too(void **state) {
     (void)state;
     struct world w = {.options = {.restart_grace_ms = 10000}};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     attach_session(&w, 1, 77, 0, NULL, 0);
     for (int i = 0; i < 3; i++) world_publish_due(&w, "later", "", 1000);
     world_wait(&w, 1000);
@@ -624,7 +618,7 @@ static void a_resumed_hold_is_as_long_as_it_was(void **state) {
     struct world w = {0};
     struct policy p = quick();
     p.max_hold_ms = 5000;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     attach_session(&w, 1, 77, 0, NULL, 0);
     world_publish(&w, "t", "");
     world_wait(&w, 2900);
@@ -647,7 +641,7 @@ static void a_replay_that_is_out_is_claimed_as_a_replay(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = quick();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_publish(&w, "t", "");
     attach_session(&w, 1, 77, 0, NULL, 0);
     world_task(&w, TASK_REPLAY, "s", 1, 1, 0, "");
@@ -676,7 +670,7 @@ static void a_replay_that_is_out_is_claimed_as_a_replay(void **state) {
 static void what_was_settled_in_the_same_moment_cannot_be_claimed(void **state) {
     (void)state;
     struct world w = {.options = {.restart_grace_ms = 10000}};
-    open_with(&w, NULL);
+    world_open_with(&w, NULL);
     world_publish_due(&w, "later", "", 1000);
     world_crash(&w);
     attach_session(&w, 1, 77, 0, NULL, 0);
@@ -708,7 +702,7 @@ static void two_of_one_session_come_back_one_after_the_other(void **state) {
     struct world w = {0};
     struct policy p = quick();
     struct claim claims[2][2] = {{{1, 1, false}, {2, 3, false}}, {{1, 2, false}, {2, 4, false}}};
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     for (uint64_t i = 1; i <= 2; i++) {
         struct command c = attach_command(i, "s", 2, 0);
         c.route.handle = 1;

@@ -9,25 +9,11 @@
 
 #include "tests/unit/engine_world.h"
 
-/* A failure comes back after 8 ms, too short for jitter. */
-static struct policy quick(void) {
-    struct policy p = policy_default();
-    p.lease_ms = 4000;
-    p.backoff_min_ms = p.backoff_max_ms = 8;
-    return p;
-}
-
-static void open_with(struct world *w, const struct policy *p) {
-    world_open(w);
-    world_create(w, "s", NULL, p, START_NEW);
-    buf_clear(&w->log);
-}
-
 static void each_kind_of_nack_has_its_way(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
-    open_with(&w, &p);
+    struct policy p = world_policy();
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 4, 0);
     world_publish_many(&w, "t", 4);
     world_note(&w, "released: again at once, or after a delay, without a fail");
@@ -65,8 +51,8 @@ static void each_kind_of_nack_has_its_way(void **state) {
 static void a_nack_out_of_bounds_changes_nothing(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
-    open_with(&w, &p);
+    struct policy p = world_policy();
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 4, 0);
     world_publish(&w, "t", "");
     world_nack(&w, 1, 1, NACK_FAIL, LIMIT_BACKOFF_MS_MAX + 1, "boom");
@@ -85,8 +71,8 @@ static void a_nack_out_of_bounds_changes_nothing(void **state) {
 static void elsewhere_goes_to_the_other_worker(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
-    open_with(&w, &p);
+    struct policy p = world_policy();
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 4, 0);
     world_publish(&w, "t", "");
     world_attach(&w, 2, "s", 4, 0);
@@ -107,8 +93,8 @@ static void elsewhere_goes_to_the_other_worker(void **state) {
 static void elsewhere_comes_back_when_nobody_else_is_there(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
-    open_with(&w, &p);
+    struct policy p = world_policy();
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 4, 0);
     world_publish(&w, "t", "");
     world_nack(&w, 1, 1, NACK_ELSEWHERE, 2500, "not mine");
@@ -142,10 +128,10 @@ static void elsewhere_comes_back_when_nobody_else_is_there(void **state) {
 static void the_parts_of_a_failure_are_kept(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
+    struct policy p = world_policy();
     p.max_fails = 2;
     p.max_age_ms = 5000;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 4, 0);
     world_publish_many(&w, "t", 3);
     struct tag_range all = {1, 3};
@@ -177,9 +163,9 @@ static void the_parts_of_a_failure_are_kept(void **state) {
 static void an_event_that_is_too_old_dies_with_its_last_failure(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
+    struct policy p = world_policy();
     p.max_age_ms = 5000;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 4, 0);
     world_publish(&w, "failed", "");
     world_publish(&w, "late", "");
@@ -223,9 +209,9 @@ static void an_event_that_is_too_old_dies_with_its_last_failure(void **state) {
 static void what_an_operator_asks_for_again_is_not_too_old(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
+    struct policy p = world_policy();
     p.max_age_ms = 1000;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_publish(&w, "t", "");
     world_wait(&w, 2000);
     world_attach(&w, 1, "s", 4, 0);
@@ -253,12 +239,12 @@ static void what_an_operator_asks_for_again_is_not_too_old(void **state) {
 static void backoff_grows_by_its_factor_to_its_highest(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
+    struct policy p = world_policy();
     p.backoff_min_ms = 100;
     p.backoff_max_ms = 1000;
     p.backoff_factor_permille = 3000;
     p.backoff_jitter_permille = 0;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 1, 0);
     world_publish(&w, "t", "");
     const uint64_t waits[] = {100, 300, 900, 1000, 1000};
@@ -282,12 +268,12 @@ static void backoff_grows_by_its_factor_to_its_highest(void **state) {
 static void backoff_by_a_list_repeats_its_last_step(void **state) {
     (void)state;
     struct world w = {0};
-    struct policy p = quick();
+    struct policy p = world_policy();
     const uint64_t list[] = {5, 50, 7};
     p.backoff_list_ms = list;
     p.backoff_list_count = 3;
     p.backoff_jitter_permille = 0;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_crash(&w); /* the list is on disk */
     world_attach(&w, 1, "s", 1, 0);
     world_publish(&w, "t", "");
@@ -320,7 +306,7 @@ static void backoff_by_a_list_repeats_its_last_step(void **state) {
 static void jitter_only_adds_and_stays_in_its_bounds(void **state) {
     (void)state;
     struct world w = {.quiet = true};
-    struct policy p = quick();
+    struct policy p = world_policy();
     p.backoff_min_ms = p.backoff_max_ms = 1000;
     p.backoff_jitter_permille = 100;
     p.max_fails = 0;

@@ -17,12 +17,6 @@ static struct policy by_subject(void) {
     return p;
 }
 
-static void open_with(struct world *w, const struct policy *p) {
-    world_open(w);
-    world_create(w, "s", NULL, p, START_NEW);
-    buf_clear(&w->log);
-}
-
 /* Events of these types, the first letter of each being its subject ("a1": subject "a"). */
 static void publish_types(struct world *w, const char *const *types, size_t count) {
     struct event events[16];
@@ -43,7 +37,7 @@ static void one_at_a_time_per_subject_in_order(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     world_attach(&w, 2, "s", 10, 0);
     PUBLISH(&w, "a1", "a2", "b1", "a3", "b2");
@@ -69,7 +63,7 @@ static void the_key_may_be_a_name_of_user_metadata(void **state) {
     struct world w = {0};
     struct policy p = by_subject();
     p.order_key = slice_str("customer");
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     const char *const metadata[] = {"{\"customer\":\"x\"}", "{\"customer\":\"y\"}",
                                     "{\"customer\":\"x\"}", "{\"other\":\"x\"}",
@@ -123,7 +117,7 @@ static void events_without_a_key_are_not_ordered(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     world_publish_many(&w, "t", 3);
     world_expect(&w,
@@ -139,7 +133,7 @@ static void whatever_holds_an_event_back_holds_its_key_only(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     PUBLISH(&w, "a1", "a2", "b1", "b2", "c1");
     world_note(&w, "a failure's backoff");
@@ -189,7 +183,7 @@ static void a_long_backoff_keeps_its_place(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     PUBLISH(&w, "a1", "a2", "b1");
     world_nack(&w, 1, 1, NACK_FAIL, 3600 * 1000, "boom"); /* others wait on disk for so long */
@@ -214,7 +208,7 @@ static void a_late_ack_frees_the_key_and_so_does_a_dead_letter(void **state) {
     struct policy p = by_subject();
     p.max_fails = 2;
     p.max_age_ms = 60000;
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 3, 0);
     PUBLISH(&w, "a1", "a2", "a3", "a4", "a5");
     world_wait(&w, 4000);
@@ -251,7 +245,7 @@ static void elsewhere_keeps_the_order(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     PUBLISH(&w, "a1", "a2", "b1");
     world_nack(&w, 1, 1, NACK_ELSEWHERE, 5000, "not mine");
@@ -275,7 +269,7 @@ static void a_lost_worker_gives_its_keys_back(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 1);
     PUBLISH(&w, "a1", "b1", "a2", "b2");
     world_attach(&w, 2, "s", 10, 1);
@@ -298,7 +292,7 @@ static void a_restart_keeps_the_order(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     PUBLISH(&w, "a1", "b1", "a2", "b2", "a3", "c1");
     world_nack(&w, 1, 1, NACK_FAIL, 1000, "boom");
@@ -337,7 +331,7 @@ static void after_a_restart_a_claimed_event_holds_its_key(void **state) {
     (void)state;
     struct world w = {.options = {.restart_grace_ms = 10000}};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     PUBLISH(&w, "a1", "a2", "b1");
     world_wait(&w, 50);
@@ -366,7 +360,7 @@ static void a_replay_is_ordered_with_what_is_out(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     PUBLISH(&w, "a1", "b1", "a2");
     world_settle(&w, COMMAND_ACK, 1, 1, 2, false);
@@ -399,7 +393,7 @@ static void a_restart_keeps_one_at_a_time_beside_a_replay(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     PUBLISH(&w, "a1");
     world_settle(&w, COMMAND_ACK, 1, 1, 1, true);
@@ -434,7 +428,7 @@ static void a_redriven_event_goes_alone_too(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     PUBLISH(&w, "a1", "a2", "a3");
     world_nack(&w, 1, 1, NACK_REJECT, 0, "no use");
@@ -468,7 +462,7 @@ static void after_a_restart_a_claim_does_not_break_the_order(void **state) {
     (void)state;
     struct world w = {.options = {.restart_grace_ms = 10000}};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     world_wait(&w, 10000);
     PUBLISH(&w, "a1");
@@ -506,7 +500,7 @@ static void what_waits_for_its_key_counts_for_the_cap(void **state) {
     (void)state;
     struct world w = {.options = {.outstanding_max = 4}};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     PUBLISH(&w, "a1", "a2", "a3", "a4", "b1");
     world_show(&w, "s"); /* until the cap of unsettled ones */
@@ -528,7 +522,7 @@ static void a_clock_set_back_brings_nothing_early(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     world_publish_due(&w, "later", "k", 60000);
     w.time.wall_ms -= 5000;
@@ -550,7 +544,7 @@ static void a_clock_set_back_makes_no_backoff_longer(void **state) {
     (void)state;
     struct world w = {0};
     struct policy p = by_subject();
-    open_with(&w, &p);
+    world_open_with(&w, &p);
     world_attach(&w, 1, "s", 10, 0);
     PUBLISH(&w, "k1");
     world_nack(&w, 1, 1, NACK_FAIL, 30000, "later");
