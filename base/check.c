@@ -17,6 +17,12 @@ static void *got(void *ptr, size_t bytes) {
     abort();
 }
 
+_Noreturn void mem_exhausted(const char *library) {
+    fprintf(stderr, "bellhop: out of memory: %s has none, stopping\n", library);
+    fflush(stderr);
+    abort();
+}
+
 void *mem_alloc(size_t bytes) {
     return got(malloc(bytes == 0 ? 1 : bytes), bytes);
 }

@@ -21,6 +21,10 @@ _Noreturn void check_failed(const char *file, int line, const char *condition);
         if (__builtin_expect(!(condition), 0)) check_failed(__FILE__, __LINE__, #condition);       \
     } while (0)
 
+/* Ends the process as CHECK does, with the reason: a library has failed at what nothing but memory
+ * can prevent, and says no more than that. */
+_Noreturn void mem_exhausted(const char *library);
+
 /* A branch that cannot be reached; the text says why. */
 #define UNREACHABLE(why) check_failed(__FILE__, __LINE__, "unreachable: " why)
 

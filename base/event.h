@@ -24,7 +24,10 @@ struct event {
     struct slice content_type;
     struct slice metadata; /* user_metadata as JSON text; empty: none */
     struct slice headers;  /* selected request headers as JSON text; empty: none */
-    struct slice body;     /* the raw bytes as received */
+    /* URIs that get this event instead of the registered webhooks (a dynamic webhook_config), one
+     * per line without a last newline; empty: none */
+    struct slice endpoints;
+    struct slice body; /* the raw bytes as received */
 };
 
 #endif

@@ -21,9 +21,11 @@
 #include "base/log.h"
 #include "broker/admin/admin.h"
 #include "broker/ingest/ingest.h"
+#include "broker/jobs/jobs.h"
+#include "broker/webhooks/webhooks.h"
 #include "broker/workers/workers.h"
 
-enum room { ROOM_INGEST = 1, ROOM_ADMIN, ROOM_WORKERS };
+enum room { ROOM_INGEST = 1, ROOM_ADMIN, ROOM_WORKERS, ROOM_WEBHOOKS, ROOM_JOBS };
 
 struct broker {
     struct loop *loop;
@@ -33,6 +35,8 @@ struct broker {
     struct ingest *ingest;
     struct admin *admin;
     struct workers *workers;
+    struct webhooks *webhooks;
+    struct jobs *jobs;
     struct loop_timer *drain_timer;
     uint64_t drain_ms;
     bool draining, ending;
@@ -44,6 +48,8 @@ static void give_effect(struct broker *b, const struct effect *effect) {
     case ROOM_INGEST: ingest_on_effect(b->ingest, effect); break;
     case ROOM_ADMIN: admin_on_effect(b->admin, effect); break;
     case ROOM_WORKERS: workers_on_effect(b->workers, effect); break;
+    case ROOM_WEBHOOKS: webhooks_on_effect(b->webhooks, effect); break;
+    case ROOM_JOBS: jobs_on_effect(b->jobs, effect); break;
     default: UNREACHABLE("every command is stepped by one of the rooms");
     }
 }
@@ -63,7 +69,8 @@ static _Noreturn void storage_failed(const struct broker *b) {
 }
 
 static bool nobody_left(const struct broker *b) {
-    return http_server_connections(b->http) == 0 && workers_sessions(b->workers) == 0;
+    return http_server_connections(b->http) == 0 && workers_sessions(b->workers) == 0 &&
+           webhooks_busy(b->webhooks) == 0;
 }
 
 /* While a subscription blocks the journal every publish is refused: the log says so once. */
@@ -83,6 +90,10 @@ static void log_blocked(struct broker *b) {
     }
 }
 
+static uint64_t sooner(uint64_t a_ms, uint64_t b_ms) {
+    return a_ms < b_ms ? a_ms : b_ms;
+}
+
 static uint64_t on_turn(void *ctx, uint64_t now_ms) {
     struct broker *b = ctx;
     struct engine_time time = {now_ms, loop_wall_ms(b->loop)};
@@ -95,15 +106,17 @@ static uint64_t on_turn(void *ctx, uint64_t now_ms) {
     struct engine_turn *turn = engine_end_turn(b->engine, time);
     if (turn != NULL && store_submit(b->store, &turn->batch) != 0) storage_failed(b);
     log_blocked(b);
+    uint64_t wanted_ms = jobs_on_turn(b->jobs, now_ms); /* its answers become frames and bodies */
     workers_on_turn(b->workers);
-    uint64_t wanted_ms = admin_on_turn(b->admin, now_ms);
+    wanted_ms = sooner(wanted_ms, admin_on_turn(b->admin, now_ms));
+    wanted_ms = sooner(wanted_ms, webhooks_on_turn(b->webhooks, now_ms));
     uint64_t deadline_ms = engine_next_deadline(b->engine, time);
     store_end_reads(b->store);
     if (b->ending) {
         loop_timer_stop(&b->drain_timer);
         loop_stop(b->loop);
     }
-    return deadline_ms < wanted_ms ? deadline_ms : wanted_ms;
+    return sooner(deadline_ms, wanted_ms);
 }
 
 static void on_drain_over(void *ctx) {
@@ -120,7 +133,9 @@ static void on_signal(void *ctx, int signum) {
     log_info("signal %d: stopping; a second one stops at once", signum);
     b->draining = true;
     http_server_drain(b->http);
+    jobs_drain(b->jobs);
     admin_drain(b->admin);
+    webhooks_drain(b->webhooks);
     workers_drain(b->workers, b->drain_ms);
     b->drain_timer = loop_timer_start(b->loop, b->drain_ms, 0, on_drain_over, b);
 }
@@ -142,6 +157,11 @@ static void on_request(void *ctx, const struct http_request *request) {
 static void on_gone(void *ctx, uint64_t handle) {
     struct broker *b = ctx;
     admin_on_gone(b->admin, handle);
+}
+
+static void on_half_closed(void *ctx, uint64_t handle) {
+    struct broker *b = ctx;
+    admin_on_half_closed(b->admin, handle);
 }
 
 static size_t count_sessions(void *ctx) {
@@ -171,20 +191,46 @@ static int open_store(struct broker *b, const struct config *c, char *error, siz
     struct engine_options engine_options = {
         .seed = loop_seed(),
         .restart_grace_ms = (uint32_t)c->restart_grace_ms,
+        .jobs_room = ROOM_JOBS,
     };
     struct engine_time time = {loop_now_ms(b->loop), loop_wall_ms(b->loop)};
     return engine_open(&b->engine, b->store, &engine_options, time, error, size);
+}
+
+static int open_webhooks(struct broker *b, const struct config *c, char *error, size_t size) {
+    struct webhooks_options options = {
+        .engine = b->engine,
+        .loop = b->loop,
+        .room = ROOM_WEBHOOKS,
+        .allow = c->webhook_allow,
+        .https_only = c->webhook_https_only != 0,
+        .ca_file = c->webhook_ca,
+        .key_file = c->webhook_key,
+        .alg = strcmp(c->webhook_signature, "jwt") == 0 ? SIGNING_RS256 : SIGNING_ED25519,
+        .audience = c->webhook_audience,
+        .timeout_ms = c->webhook_timeout_ms,
+        .max_age_ms = c->webhook_max_age_ms,
+        .backoff_min_ms = c->webhook_backoff_min_ms,
+        .backoff_max_ms = c->webhook_backoff_max_ms,
+        .disable_after_ms = c->webhook_disable_after_ms,
+    };
+    return webhooks_open(&b->webhooks, &options, error, size);
 }
 
 static int open_rooms(struct broker *b, const struct config *c, char *error, size_t size) {
     struct ingest_options ingest_options = {b->engine, b->loop, &b->http, ROOM_INGEST};
     int err = ingest_open(&b->ingest, &ingest_options, error, size);
     if (err != 0) return err;
+    err = open_webhooks(b, c, error, size);
+    if (err != 0) return err;
+    ingest_use_client(b->ingest, webhooks_client(b->webhooks));
+    b->jobs = jobs_open(b->engine);
     uint16_t http_port, workers_port;
     struct workers_options workers_options = {
         .engine = b->engine,
         .loop = b->loop,
         .room = ROOM_WORKERS,
+        .jobs = b->jobs,
         .frame_max_bytes = c->max_body_bytes + LIMIT_FRAME_OVERHEAD_BYTES,
     };
     err = workers_open(&b->workers, &workers_options, c->workers, &workers_port, error, size);
@@ -194,6 +240,8 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
         .on_head = on_head,
         .on_request = on_request,
         .on_gone = on_gone,
+        .on_half_closed = on_half_closed,
+        .connections_per_ip = c->max_per_ip,
         .ctx = b,
     };
     err = http_server_open(b->loop, c->http, &http_options, &b->http, &http_port, error, size);
@@ -207,6 +255,8 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
         .loop = b->loop,
         .http = &b->http,
         .ingest = b->ingest,
+        .webhooks = b->webhooks,
+        .jobs = b->jobs,
         .room = ROOM_ADMIN,
         .http_address = http_address,
         .workers_address = workers_address,
@@ -239,6 +289,9 @@ static void close_all(struct broker *b) {
     if (b->admin != NULL) admin_close(&b->admin);
     if (b->http != NULL) http_server_close(&b->http);
     if (b->workers != NULL) workers_close(&b->workers);
+    if (b->jobs != NULL) jobs_close(&b->jobs);
+    if (b->ingest != NULL) ingest_use_client(b->ingest, NULL); /* it is the webhooks room's */
+    if (b->webhooks != NULL) webhooks_close(&b->webhooks);
     if (b->ingest != NULL) ingest_close(&b->ingest);
     if (b->engine != NULL) engine_close(&b->engine);
     if (b->store != NULL) store_close(b->store);

@@ -23,6 +23,9 @@ enum kind {
     KIND_MILLIS, /* 5000, 1500ms, 10s, 1m */
     KIND_SPAN,   /* 7d, 12h, 30m, 10s, 1500ms, none */
     KIND_ROOM,   /* as BYTES, or none */
+    KIND_LIST,   /* a text; given again, it is added after a comma */
+    KIND_YES,    /* yes or no */
+    KIND_COUNT,  /* a number, or none */
 };
 
 #define STORE_BYTES_MIN (2 * LMDB_HEADROOM_BYTES_DEFAULT)
@@ -34,6 +37,7 @@ enum kind {
     X(WORKERS, "workers", "workers", TEXT, workers, 0, 0)                                          \
     X(DATA, "data", "data", TEXT, data, 0, 0)                                                      \
     X(LOG, "log", "log", TEXT, log, 0, 0)                                                          \
+    X(PER_IP, "max-per-ip", "max_per_ip", COUNT, max_per_ip, 0, LIMIT_CONNECTIONS)                 \
     X(BODY, "max-body", "max_body", BYTES, max_body_bytes, 1024, LIMIT_BODY_BYTES_HIGHEST)         \
     X(STORE, "max-store", "max_store", BYTES, max_store_bytes, STORE_BYTES_MIN, INT64_MAX)         \
     X(GRACE, "restart-grace", "restart_grace", MILLIS, restart_grace_ms, 0,                        \
@@ -41,7 +45,21 @@ enum kind {
     X(DRAIN, "drain-ms", "drain_ms", MILLIS, drain_ms, 0, LIMIT_DRAIN_MS)                          \
     X(AGE, "retain-age", "retain_age", SPAN, retain_age_ms, 0, LIMIT_AGE_MS_MAX)                   \
     X(SIZE, "retain-bytes", "retain_bytes", ROOM, retain_bytes, 0, INT64_MAX)                      \
-    X(DEAD, "retain-dead", "retain_dead", SPAN, retain_dead_ms, 0, LIMIT_AGE_MS_MAX)
+    X(DEAD, "retain-dead", "retain_dead", SPAN, retain_dead_ms, 0, LIMIT_AGE_MS_MAX)               \
+    X(ALLOW, "webhook-allow", "webhook_allow", LIST, webhook_allow, 0, 0)                          \
+    X(HTTPS, "webhook-https-only", "webhook_https_only", YES, webhook_https_only, 0, 0)            \
+    X(CA, "webhook-ca", "webhook_ca", TEXT, webhook_ca, 0, 0)                                      \
+    X(KEY, "webhook-key", "webhook_key", TEXT, webhook_key, 0, 0)                                  \
+    X(SIGNATURE, "webhook-signature", "webhook_signature", TEXT, webhook_signature, 0, 0)          \
+    X(AUDIENCE, "webhook-audience", "webhook_audience", TEXT, webhook_audience, 0, 0)              \
+    X(TIMEOUT, "webhook-timeout", "webhook_timeout", MILLIS, webhook_timeout_ms, 100, 60000)       \
+    X(MAX_AGE, "webhook-max-age", "webhook_max_age", SPAN, webhook_max_age_ms, 1000, 30 * DAY_MS)  \
+    X(BACKOFF_MIN, "webhook-backoff-min", "webhook_backoff_min", MILLIS, webhook_backoff_min_ms,   \
+      10, LIMIT_BACKOFF_MS_MAX)                                                                    \
+    X(BACKOFF_MAX, "webhook-backoff-max", "webhook_backoff_max", MILLIS, webhook_backoff_max_ms,   \
+      10, LIMIT_BACKOFF_MS_MAX)                                                                    \
+    X(DISABLE, "webhook-disable-after", "webhook_disable_after", SPAN, webhook_disable_after_ms,   \
+      0, LIMIT_AGE_MS_MAX)
 
 enum setting_id {
 #define SETTING_ID(name, ...) SETTING_##name,
@@ -72,6 +90,8 @@ static const char help[] =
     "  --data DIR              the journal and everything else (./bellhop-data)\n"
     "  --config FILE           YAML; its keys are the names of these options, with _ for -\n"
     "  --max-body SIZE         largest body of an event        (1m)\n"
+    "  --max-per-ip NUMBER     HTTP connections of one address, or none; loopback has no limit\n"
+    "                                                          (1024)\n"
     "  --max-store SIZE        the store may grow to this      (256g)\n"
     "  --retain-age TIME       how long events are kept        (none: for ever)\n"
     "  --retain-bytes SIZE     how large the journal may get   (none: no limit of its own)\n"
@@ -81,6 +101,17 @@ static const char help[] =
     "  --drain-ms MS           on SIGTERM, how long workers may finish what they hold (5000)\n"
     "  --log LEVEL             error, warn, info or debug      (info)\n"
     "  --version, --help\n"
+    "webhooks that are sent (docs/operations.md):\n"
+    "  --webhook-allow CIDR    private addresses that they may go to; repeatable (none)\n"
+    "  --webhook-https-only yes|no                             (no)\n"
+    "  --webhook-timeout TIME  of one attempt                  (15s)\n"
+    "  --webhook-max-age TIME  how long an event is tried      (24h)\n"
+    "  --webhook-backoff-min TIME, --webhook-backoff-max TIME  (5s, doubling to 5h)\n"
+    "  --webhook-disable-after TIME  of nothing but failure, or none (5d)\n"
+    "  --webhook-signature v1a|jwt   of dynamic webhooks       (v1a)\n"
+    "  --webhook-audience TEXT aud of a jwt                    (the URI it is sent to)\n"
+    "  --webhook-key FILE      private key that signs them     (made at the first start)\n"
+    "  --webhook-ca FILE       further authorities for TLS, PEM\n"
     "\n"
     "SIZE: bytes, or a number with k, m, g or t. TIME: a number with ms, s, m, h or d, or none.\n"
     "Port 0 takes any free port; the ports in use are printed at start. SIGTERM and SIGINT stop\n"
@@ -119,7 +150,7 @@ static bool parse_scaled(const char *text, const struct unit *units, uint64_t *o
 }
 
 static bool parse_value(enum kind kind, const char *text, uint64_t *out) {
-    bool may_be_none = kind == KIND_SPAN || kind == KIND_ROOM;
+    bool may_be_none = kind == KIND_SPAN || kind == KIND_ROOM || kind == KIND_COUNT;
     if (may_be_none && (strcmp(text, "none") == 0 || strcmp(text, "0") == 0)) {
         *out = 0;
         return true;
@@ -129,7 +160,12 @@ static bool parse_value(enum kind kind, const char *text, uint64_t *out) {
     case KIND_ROOM: return parse_scaled(text, size_units, out);
     case KIND_MILLIS: return parse_scaled(text, millis_units, out);
     case KIND_SPAN: return parse_scaled(text, span_units, out);
-    case KIND_TEXT: break;
+    case KIND_COUNT: return slice_to_u64(slice_str(text), out);
+    case KIND_YES:
+        *out = strcmp(text, "yes") == 0 || strcmp(text, "true") == 0;
+        return *out == 1 || strcmp(text, "no") == 0 || strcmp(text, "false") == 0;
+    case KIND_TEXT:
+    case KIND_LIST: break;
     }
     UNREACHABLE("a text is no number");
 }
@@ -140,14 +176,31 @@ static const char *wanted(enum kind kind) {
     case KIND_ROOM: return "a size such as 10g, 512m or 64k, or none";
     case KIND_MILLIS: return "a time: milliseconds, or a number with ms, s or m, such as 10s";
     case KIND_SPAN: return "a time such as 7d, 12h, 30m, 10s or 1500ms, or none";
-    case KIND_TEXT: break;
+    case KIND_YES: return "yes or no";
+    case KIND_COUNT: return "a number, or none";
+    case KIND_TEXT:
+    case KIND_LIST: break;
     }
     UNREACHABLE("any text will do");
+}
+
+/* Behind the bounds of a value. */
+static const char *unit_of(enum kind kind) {
+    if (kind == KIND_BYTES || kind == KIND_ROOM) return " bytes";
+    return kind == KIND_COUNT ? "" : " milliseconds";
 }
 
 static void take_text(char **to, const char *from) {
     free(*to);
     *to = mem_strdup(from);
+}
+
+static void add_text(char **to, const char *more) {
+    size_t size = strlen(*to) + strlen(more) + 2;
+    char *both = mem_alloc(size);
+    snprintf(both, size, "%s%s%s", *to, **to == '\0' ? "" : ",", more);
+    free(*to);
+    *to = both;
 }
 
 /* Sets it. False: `place` (a flag, or a file and its key) and what is wrong was printed. */
@@ -159,15 +212,17 @@ static bool set(struct config *c, enum setting_id id, const char *place, const c
         take_text(field, text);
         return true;
     }
+    if (s->kind == KIND_LIST) {
+        add_text(field, text);
+        return true;
+    }
     if (!parse_value(s->kind, text, &n)) {
         fprintf(stderr, "bellhopd: %s: '%s' is not %s\n", place, text, wanted(s->kind));
         return false;
     }
-    if (n < s->min || n > s->max) {
-        bool bytes = s->kind == KIND_BYTES || s->kind == KIND_ROOM;
-        fprintf(stderr, "bellhopd: %s: '%s' must be %llu to %llu %s\n", place, text,
-                (unsigned long long)s->min, (unsigned long long)s->max,
-                bytes ? "bytes" : "milliseconds");
+    if (s->kind != KIND_YES && (n < s->min || n > s->max)) {
+        fprintf(stderr, "bellhopd: %s: '%s' must be %llu to %llu%s\n", place, text,
+                (unsigned long long)s->min, (unsigned long long)s->max, unit_of(s->kind));
         return false;
     }
     memcpy(field, &n, sizeof n);
@@ -304,6 +359,15 @@ static enum config_result check(const struct config *c) {
         fprintf(stderr, "bellhopd: log: '%s' is not error, warn, info or debug\n", c->log);
         return CONFIG_BAD;
     }
+    if (strcmp(c->webhook_signature, "v1a") != 0 && strcmp(c->webhook_signature, "jwt") != 0) {
+        fprintf(stderr, "bellhopd: webhook-signature: '%s' is not v1a or jwt\n",
+                c->webhook_signature);
+        return CONFIG_BAD;
+    }
+    if (c->webhook_backoff_min_ms > c->webhook_backoff_max_ms) {
+        fputs("bellhopd: webhook-backoff-min: must not be above webhook-backoff-max\n", stderr);
+        return CONFIG_BAD;
+    }
     return CONFIG_RUN;
 }
 
@@ -314,10 +378,21 @@ enum config_result config_read(struct config *c, int argc, char **argv) {
         .data = mem_strdup("./bellhop-data"),
         .log = mem_strdup("info"),
         .max_body_bytes = LIMIT_BODY_BYTES_DEFAULT,
+        .max_per_ip = LIMIT_HTTP_PER_IP,
         .max_store_bytes = LMDB_MAP_BYTES_DEFAULT,
         .restart_grace_ms = 10000,
         .drain_ms = 5000,
         .retain_dead_ms = 30 * DAY_MS,
+        .webhook_allow = mem_strdup(""),
+        .webhook_ca = mem_strdup(""),
+        .webhook_key = mem_strdup(""),
+        .webhook_signature = mem_strdup("v1a"),
+        .webhook_audience = mem_strdup(""),
+        .webhook_timeout_ms = 15000,
+        .webhook_max_age_ms = DAY_MS,
+        .webhook_backoff_min_ms = 5000,
+        .webhook_backoff_max_ms = 5 * 3600 * 1000,
+        .webhook_disable_after_ms = 5 * DAY_MS,
     };
     opterr = 0;
     enum config_result result = read_flags(c, argc, argv, true);
@@ -332,5 +407,10 @@ void config_free(struct config *c) {
     free(c->workers);
     free(c->data);
     free(c->log);
+    free(c->webhook_allow);
+    free(c->webhook_ca);
+    free(c->webhook_key);
+    free(c->webhook_signature);
+    free(c->webhook_audience);
     *c = (struct config){0};
 }

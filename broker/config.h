@@ -15,10 +15,20 @@ struct config {
     char *data;    /* "./bellhop-data" */
     char *log;     /* "info" */
     uint64_t max_body_bytes;
+    uint64_t max_per_ip; /* HTTP connections of one address; 0: no limit */
     uint64_t max_store_bytes;
     uint64_t restart_grace_ms;
     uint64_t drain_ms;
     uint64_t retain_age_ms, retain_bytes, retain_dead_ms; /* 0: for ever, without limit */
+    /* Outbound webhooks. */
+    char *webhook_allow;            /* CIDR blocks, separated by commas; "" */
+    uint64_t webhook_https_only;    /* 0 or 1 */
+    char *webhook_ca, *webhook_key; /* files; "" */
+    char *webhook_signature;        /* of dynamic ones: "v1a" or "jwt" */
+    char *webhook_audience;         /* of a JWT; "": the URI */
+    uint64_t webhook_timeout_ms, webhook_max_age_ms;
+    uint64_t webhook_backoff_min_ms, webhook_backoff_max_ms;
+    uint64_t webhook_disable_after_ms; /* 0: never */
 };
 
 enum config_result { CONFIG_RUN, CONFIG_DONE, CONFIG_BAD };

@@ -47,7 +47,8 @@
     X(SHUTTING_DOWN, "shutting_down", 503, 503, true)                                              \
     X(INTERNAL, "internal", 504, 500, false)                                                       \
     X(STORE, "store", 505, 500, false)                                                             \
-    X(BLOCKED, "blocked", 506, 503, true)
+    X(BLOCKED, "blocked", 506, 503, true)                                                          \
+    X(KEYS_UNAVAILABLE, "keys_unavailable", 507, 503, true)
 
 enum err {
     ERR_OK = 0,

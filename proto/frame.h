@@ -41,6 +41,7 @@ enum frame_op {
     FRAME_PONG = 14, /* both ways */
     FRAME_DRAIN = 15,
     FRAME_CLOSE = 16,
+    FRAME_WAIT = 17,
     /* broker to client */
     FRAME_WELCOME = 64,
     FRAME_OK = 65,
@@ -56,6 +57,7 @@ enum frame_op {
     FRAME_QUIET = 76,
     FRAME_GOAWAY = 77,
     FRAME_ENDED = 78,
+    FRAME_JOB_EVENT = 79,
 };
 
 /* Inclusive tag ranges. */
@@ -156,6 +158,13 @@ struct frame {
             uint64_t rate_per_s; /* 0: no limit */
         } redrive;
         struct {
+            struct slice id;           /* the job's */
+            const struct slice *types; /* globs; none: whatever is final or requires_action */
+            size_t types_count;
+            uint64_t after_seq; /* only events above it */
+            uint64_t timeout_ms;
+        } wait;
+        struct {
             bool watch;  /* request: also tell when it changes */
             bool answer; /* decoded from one; else it is a request */
             uint64_t ready, leased, delayed, blocked, dead, backlog, oldest_ms;
@@ -215,6 +224,13 @@ struct frame {
             int number;
             struct slice message;
         } ended;
+        struct {
+            struct slice state; /* of the job: "pending" ... */
+            bool overdue;
+            uint64_t seq; /* of the event; 0: none came within the time */
+            /* Its delivery's fields are 0. NULL: none came, or it is gone from the journal. */
+            const struct frame_item *item;
+        } job_event;
     } u;
 };
 
@@ -263,6 +279,7 @@ bool frame_encode_publish(struct buf *b, uint32_t rid, const struct event *event
 bool frame_encode_replay(struct buf *b, const struct frame *f);  /* rid, u.replay */
 bool frame_encode_redrive(struct buf *b, const struct frame *f); /* rid, u.redrive */
 bool frame_encode_state_request(struct buf *b, uint32_t rid, uint32_t sub, bool watch);
+bool frame_encode_wait(struct buf *b, const struct frame *f); /* rid, u.wait */
 /* PING, PONG, DRAIN, CLOSE, DRAINED: frames of nothing but op and rid. */
 bool frame_encode_plain(struct buf *b, enum frame_op op, uint32_t rid);
 bool frame_encode_welcome(struct buf *b, uint32_t rid, const struct frame *f);
@@ -282,6 +299,7 @@ bool frame_encode_published(struct buf *b, uint32_t rid, const uint64_t *seqs,
                             const bool *duplicates, size_t count);
 bool frame_encode_goaway(struct buf *b, const char *reason, uint64_t reconnect_ms);
 bool frame_encode_ended(struct buf *b, uint32_t sub, enum err err, struct slice message);
+bool frame_encode_job_event(struct buf *b, const struct frame *f); /* rid, u.job_event */
 
 /* DELIVER is built piece by piece: begin, one or more items, end. The frame is in the buf only
  * when end has returned; an item that the buf refuses takes the whole frame out again. */

@@ -76,6 +76,7 @@ static decode_fn *decoder_of(uint64_t op) {
         [FRAME_PONG] = decode_plain,
         [FRAME_DRAIN] = decode_plain,
         [FRAME_CLOSE] = decode_plain,
+        [FRAME_WAIT] = decode_wait,
     };
     static decode_fn *const broker[] = {
         [FRAME_WELCOME - FRAME_WELCOME] = decode_welcome,
@@ -92,6 +93,7 @@ static decode_fn *decoder_of(uint64_t op) {
         [FRAME_QUIET - FRAME_WELCOME] = decode_quiet,
         [FRAME_GOAWAY - FRAME_WELCOME] = decode_goaway,
         [FRAME_ENDED - FRAME_WELCOME] = decode_ended,
+        [FRAME_JOB_EVENT - FRAME_WELCOME] = decode_job_event,
     };
     if (op < sizeof client / sizeof client[0]) return client[op];
     if (op < FRAME_WELCOME) return NULL;

@@ -27,6 +27,7 @@ struct frame_decoder {
     size_t duplicates_cap;
     struct frame_claim *claims;
     size_t claims_cap;
+    struct slice types[LIMIT_JOB_WAIT_TYPES];
 };
 
 /* Makes room for element `used` of an array that holds *cap elements. */
@@ -47,6 +48,7 @@ void decode_unsubscribe(struct frame_decoder *d, struct fields *in, struct frame
 void decode_publish(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_replay(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_redrive(struct frame_decoder *d, struct fields *in, struct frame *f);
+void decode_wait(struct frame_decoder *d, struct fields *in, struct frame *f);
 
 void decode_welcome(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_ok(struct frame_decoder *d, struct fields *in, struct frame *f);
@@ -61,5 +63,6 @@ void decode_published(struct frame_decoder *d, struct fields *in, struct frame *
 void decode_quiet(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_goaway(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_ended(struct frame_decoder *d, struct fields *in, struct frame *f);
+void decode_job_event(struct frame_decoder *d, struct fields *in, struct frame *f);
 
 #endif

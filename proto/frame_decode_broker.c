@@ -72,7 +72,12 @@ void decode_subscribed(struct frame_decoder *d, struct fields *in, struct frame 
     fields_leave(in, outer);
 }
 
-static void read_item(struct fields *in, struct frame_item *item) {
+/* Into place n of the decoder's items. */
+static void read_item(struct frame_decoder *d, struct fields *in, size_t n) {
+    void *items = d->items;
+    frame_grow(&items, &d->items_cap, n, sizeof(struct frame_item));
+    d->items = items;
+    struct frame_item *item = &d->items[n];
     struct event *e = &item->event;
     uint32_t outer;
     *item = (struct frame_item){0};
@@ -102,12 +107,7 @@ void decode_deliver(struct frame_decoder *d, struct fields *in, struct frame *f)
     f->sub = read_sub(in);
     f->u.deliver.lease_ms = need_uint(in, U64, "lease_ms: want an integer");
     if (!fields_enter_array(in, false, &outer, "items: want an array")) return;
-    while (in->err == ERR_OK && in->left > 0) {
-        void *items = d->items;
-        frame_grow(&items, &d->items_cap, n, sizeof(struct frame_item));
-        d->items = items;
-        read_item(in, &d->items[n++]);
-    }
+    while (in->err == ERR_OK && in->left > 0) read_item(d, in, n++);
     fields_leave(in, outer);
     f->u.deliver.items = d->items;
     f->u.deliver.count = n;
@@ -212,4 +212,28 @@ void decode_ended(struct frame_decoder *d, struct fields *in, struct frame *f) {
     f->sub = read_sub(in);
     f->u.ended.number = (int)need_uint(in, INT32_MAX, "number: want an integer");
     f->u.ended.message = opt_bytes(in, "message: want text");
+}
+
+void decode_job_event(struct frame_decoder *d, struct fields *in, struct frame *f) {
+    uint32_t outer;
+    struct slice key;
+    if (!fields_enter_map(in, false, &outer, "JOB_EVENT: want a map")) return;
+    while (fields_key(in, &key)) {
+        if (slice_eq_str(key, "state")) {
+            f->u.job_event.state = opt_bytes(in, "state: want text");
+        } else if (slice_eq_str(key, "overdue")) {
+            f->u.job_event.overdue = opt_bool(in, false, "overdue: want true or false");
+        } else if (slice_eq_str(key, "seq")) {
+            f->u.job_event.seq = opt_uint(in, 0, U64, "seq: want an integer");
+        } else {
+            fields_skip(in);
+        }
+    }
+    fields_leave(in, outer);
+    if (!fields_is_array(in)) {
+        fields_skip(in);
+        return;
+    }
+    read_item(d, in, 0);
+    f->u.job_event.item = &d->items[0];
 }

@@ -12,6 +12,7 @@
 /* The texts below say these numbers. */
 _Static_assert(LIMIT_FILTER_BYTES == 32 * KIB && LIMIT_POLICY_BYTES == 48 * KIB, "KiB");
 _Static_assert(LIMIT_WINDOW_EVENTS == 16384 && LIMIT_WINDOW_BYTES == 64 * MIB, "window");
+_Static_assert(LIMIT_JOB_WAIT_TYPES == 16 && LIMIT_JOB_WAIT_MS_MAX == 600000, "waits");
 _Static_assert(LIMIT_SESSION_TOKEN_BYTES == 64 && LIMIT_RATE_PER_S == 1000000, "token, rate");
 
 static void limit(struct fields *in, uint64_t value, uint64_t max, enum err err, const char *why) {
@@ -303,4 +304,49 @@ void decode_redrive(struct frame_decoder *d, struct fields *in, struct frame *f)
         else fields_skip(in);
     }
     fields_leave(in, outer);
+}
+
+static void read_wait_types(struct frame_decoder *d, struct fields *in, struct frame *f) {
+    uint32_t outer;
+    size_t n = 0;
+    if (!fields_enter_array(in, true, &outer, "types: want an array")) return;
+    limit(in, in->left, LIMIT_JOB_WAIT_TYPES, ERR_LIMIT_EXCEEDED, "types: more than 16");
+    while (in->err == ERR_OK && in->left > 0) {
+        struct slice type = need_bytes(in, "types: want texts");
+        limit(in, type.len, LIMIT_EVENT_TYPE_BYTES, ERR_TOO_LARGE, "types: above 256 bytes");
+        if (in->err == ERR_OK && type.len == 0) {
+            fields_fail(in, ERR_INVALID_REQUEST, "types: one of them is empty");
+        }
+        if (in->err == ERR_OK) d->types[n++] = type;
+    }
+    fields_leave(in, outer);
+    f->u.wait.types = d->types;
+    f->u.wait.types_count = n;
+}
+
+void decode_wait(struct frame_decoder *d, struct fields *in, struct frame *f) {
+    uint32_t outer;
+    struct slice key;
+    f->u.wait.id = need_bytes(in, "job: want text");
+    f->u.wait.timeout_ms = LIMIT_JOB_WAIT_MS_DEFAULT;
+    limit(in, f->u.wait.id.len, LIMIT_EVENT_SUBJECT_BYTES, ERR_TOO_LARGE, "job: above 1 KiB");
+    if (in->err == ERR_OK && f->u.wait.id.len == 0) {
+        fields_fail(in, ERR_INVALID_REQUEST, "job: its id is empty");
+    }
+    if (!fields_enter_map(in, true, &outer, "WAIT: want a map")) return;
+    while (fields_key(in, &key)) {
+        if (slice_eq_str(key, "types")) {
+            read_wait_types(d, in, f);
+        } else if (slice_eq_str(key, "after_seq")) {
+            f->u.wait.after_seq = opt_uint(in, 0, U64, "after_seq: want an integer");
+        } else if (slice_eq_str(key, "timeout_ms")) {
+            f->u.wait.timeout_ms =
+                opt_uint(in, LIMIT_JOB_WAIT_MS_DEFAULT, U64, "timeout_ms: want an integer");
+        } else {
+            fields_skip(in);
+        }
+    }
+    fields_leave(in, outer);
+    limit(in, f->u.wait.timeout_ms, LIMIT_JOB_WAIT_MS_MAX, ERR_INVALID_REQUEST,
+          "timeout_ms: above 600000 (10 min)");
 }

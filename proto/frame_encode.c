@@ -322,6 +322,22 @@ bool frame_encode_state_request(struct buf *b, uint32_t rid, uint32_t sub, bool 
     return end(&w);
 }
 
+bool frame_encode_wait(struct buf *b, const struct frame *f) {
+    size_t types = f->u.wait.types_count;
+    struct writer w;
+    begin(&w, b, FRAME_WAIT, f->rid, 2);
+    put_text(&w, f->u.wait.id);
+    put_map(&w, 1 + (size_t)(types > 0) + (size_t)(f->u.wait.after_seq > 0));
+    put_key_uint(&w, "timeout_ms", f->u.wait.timeout_ms);
+    if (f->u.wait.after_seq > 0) put_key_uint(&w, "after_seq", f->u.wait.after_seq);
+    if (types > 0) {
+        put_str(&w, "types");
+        put_array(&w, types);
+    }
+    for (size_t i = 0; i < types; i++) put_text(&w, f->u.wait.types[i]);
+    return end(&w);
+}
+
 bool frame_encode_plain(struct buf *b, enum frame_op op, uint32_t rid) {
     struct writer w;
     CHECK(op == FRAME_PING || op == FRAME_PONG || op == FRAME_DRAIN || op == FRAME_CLOSE ||
@@ -473,6 +489,39 @@ bool frame_encode_ended(struct buf *b, uint32_t sub, enum err err, struct slice 
     return end(&w);
 }
 
+static void put_item(struct writer *w, const struct frame_item *item) {
+    const struct event *e = &item->event;
+    put_array(w, 15);
+    put_uint(w, item->tag);
+    put_uint(w, e->seq);
+    put_uint(w, e->received_at_ms);
+    put_uint(w, item->fails);
+    put_uint(w, item->deliveries);
+    put_uint(w, item->flags);
+    put_text(w, e->type);
+    put_text(w, e->id);
+    put_text(w, e->source);
+    put_text(w, e->subject);
+    put_uint(w, e->time_ms);
+    put_text(w, e->content_type);
+    put_text(w, e->metadata);
+    put_text(w, e->headers);
+    put_bin(w, e->body);
+}
+
+bool frame_encode_job_event(struct buf *b, const struct frame *f) {
+    const struct frame_item *item = f->u.job_event.item;
+    bool seq = f->u.job_event.seq > 0;
+    struct writer w;
+    begin(&w, b, FRAME_JOB_EVENT, f->rid, item != NULL ? 2 : 1);
+    put_map(&w, 2 + (size_t)seq);
+    put_key_text(&w, "state", f->u.job_event.state);
+    put_key_bool(&w, "overdue", f->u.job_event.overdue);
+    if (seq) put_key_uint(&w, "seq", f->u.job_event.seq);
+    if (item != NULL) put_item(&w, item);
+    return end(&w);
+}
+
 bool frame_deliver_begin(struct frame_deliver *d, struct buf *b, uint32_t sub, uint64_t lease_ms) {
     /* array 32, however few the items will be: the count has a fixed place to be filled in. */
     static const uint8_t items[5] = {0xdd};
@@ -488,26 +537,10 @@ bool frame_deliver_begin(struct frame_deliver *d, struct buf *b, uint32_t sub, u
 }
 
 bool frame_deliver_add(struct frame_deliver *d, const struct frame_item *item) {
-    const struct event *e = &item->event;
     struct writer w = {.b = d->b, .start = d->start};
     if (d->b == NULL) return false;
     msgpack_packer_init(&w.pk, &w, on_write);
-    put_array(&w, 15);
-    put_uint(&w, item->tag);
-    put_uint(&w, e->seq);
-    put_uint(&w, e->received_at_ms);
-    put_uint(&w, item->fails);
-    put_uint(&w, item->deliveries);
-    put_uint(&w, item->flags);
-    put_text(&w, e->type);
-    put_text(&w, e->id);
-    put_text(&w, e->source);
-    put_text(&w, e->subject);
-    put_uint(&w, e->time_ms);
-    put_text(&w, e->content_type);
-    put_text(&w, e->metadata);
-    put_text(&w, e->headers);
-    put_bin(&w, e->body);
+    put_item(&w, item);
     if (w.failed) {
         d->b->len = d->start;
         d->b = NULL;

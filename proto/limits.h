@@ -21,7 +21,12 @@
 #define LIMIT_BODY_BYTES_DEFAULT       (1 * MIB)  /* --max-body */
 #define LIMIT_BODY_BYTES_HIGHEST       (16 * MIB) /* what --max-body may be set to */
 #define LIMIT_EVENT_BYTES                                                                          \
-    (LIMIT_BODY_BYTES_HIGHEST + LIMIT_EVENT_METADATA_BYTES + LIMIT_EVENT_HEADERS_BYTES + 4 * KIB)
+    (LIMIT_BODY_BYTES_HIGHEST + LIMIT_EVENT_METADATA_BYTES + LIMIT_EVENT_HEADERS_BYTES +           \
+     LIMIT_EVENT_ENDPOINTS_BYTES + 4 * KIB)
+/* Of a dynamic webhook_config. */
+#define LIMIT_ENDPOINTS             8
+#define LIMIT_URI_BYTES             2048
+#define LIMIT_EVENT_ENDPOINTS_BYTES (LIMIT_ENDPOINTS * (LIMIT_URI_BYTES + 1))
 
 /* One publish, over HTTP or the worker protocol. */
 #define LIMIT_PUBLISH_EVENTS 1024
@@ -36,7 +41,7 @@
 #define LIMIT_FILTER_NODES    512        /* globs, names and conditions of one filter */
 #define LIMIT_FILTER_DEPTH    8          /* all, any and not within each other */
 #define LIMIT_FILTER_IN       64         /* values of one "in" */
-#define LIMIT_OUTSTANDING     100000 /* entries of one subscription between floor and next */
+#define LIMIT_OUTSTANDING     100000     /* entries of one subscription between floor and next */
 #define LIMIT_LEASE_MS_MIN    100
 #define LIMIT_LEASE_MS_MAX    (12 * 3600 * 1000) /* one lease; EXTEND renews it */
 #define LIMIT_HOLD_MS_MAX     (7 * 24 * 3600 * 1000)
@@ -53,6 +58,32 @@
 /* deliver_at of an event: so far ahead at most. */
 #define LIMIT_DELIVER_LATER_MS (30ULL * 24 * 3600 * 1000)
 
+/* Jobs. */
+#define LIMIT_JOBS                100000         /* known at a time */
+#define LIMIT_JOBS_BYTES          (256ULL * MIB) /* of their ids, URIs and metadata */
+#define LIMIT_JOB_EVENTS          64             /* seqs kept of one job: the last ones */
+#define LIMIT_JOB_TTL_MS_MAX      (30ULL * 24 * 3600 * 1000)
+#define LIMIT_JOB_TTL_MS_DEFAULT  (48ULL * 3600 * 1000)
+#define LIMIT_JOB_KEPT_MS         (7ULL * 24 * 3600 * 1000) /* after its last event or its TTL */
+#define LIMIT_JOB_LOOK_BACK       65536 /* events looked back for when a job is put */
+#define LIMIT_JOB_WAITS           20000 /* requests held for jobs, HTTP and workers together */
+#define LIMIT_JOB_WAIT_TYPES      16
+#define LIMIT_JOB_WAIT_MS_DEFAULT 60000
+#define LIMIT_JOB_WAIT_MS_MAX     600000
+
+/* Webhooks (outbound). */
+#define LIMIT_WEBHOOKS              10000
+#define LIMIT_WEBHOOK_TYPES         64 /* subscribed_events of one */
+#define LIMIT_WEBHOOK_HEADERS       16
+#define LIMIT_WEBHOOK_TEXT_BYTES    1024 /* name, description, value of a header */
+#define LIMIT_WEBHOOK_SECRETS       8    /* unexpired ones of one */
+#define LIMIT_WEBHOOK_CONCURRENCY   64
+#define LIMIT_WEBHOOK_RESPONSE_KEPT 512        /* bytes of a response that an attempt keeps */
+#define LIMIT_RESPONSE_BYTES        (64 * KIB) /* read of a response, then the rest is left */
+#define LIMIT_WEBHOOK_ATTEMPTS_KEPT 64         /* failed ones per endpoint, on disk */
+#define LIMIT_OUTBOUND_REQUESTS     4096       /* under way at a time */
+#define LIMIT_OUTBOUND_BYTES        (64 * MIB) /* of their bodies */
+
 /* HTTP (RFC 9112); the times are absolute, from the first byte. */
 #define LIMIT_HTTP_HEAD_BYTES       (16 * KIB)
 #define LIMIT_HTTP_HEADERS          100
@@ -62,7 +93,9 @@
 #define LIMIT_HTTP_BODY_GRACE_MS    5000 /* then the body must come at the rate below */
 #define LIMIT_HTTP_BODY_BYTES_PER_S 1024
 #define LIMIT_HTTP_IDLE_MS          30000
+#define LIMIT_HTTP_PER_IP           1024  /* --max-per-ip: connections of one address */
 #define LIMIT_WRITE_STALL_MS        30000 /* a peer that takes nothing for this long is closed */
+#define LIMIT_WRITE_BYTES_PER_S     1024  /* what output that waits must be taken at */
 #define LIMIT_CONNECTIONS           16000 /* HTTP and workers together; also bounded by RLIMIT_NOFILE */
 
 /* The worker protocol. */
@@ -73,14 +106,15 @@
 #define LIMIT_HEARTBEAT_MS_MIN          1000
 #define LIMIT_HEARTBEAT_MS_MAX          300000
 #define LIMIT_SUBSCRIPTIONS_PER_SESSION 64
+#define LIMIT_WAITS_PER_SESSION         1024
 #define LIMIT_WINDOW_EVENTS             16384
 #define LIMIT_WINDOW_BYTES              (64 * MIB)
-#define LIMIT_RANGES                    1024        /* tag ranges of one ACK, NACK or EXTEND */
-#define LIMIT_RESUME_MS                 600000      /* grace that a worker may ask for in HELLO */
-#define LIMIT_SESSION_TOKEN_BYTES       64          /* `session` of WELCOME, `resume` of HELLO */
-#define LIMIT_RESTART_GRACE_MS          600000      /* --restart-grace */
-#define LIMIT_DRAIN_MS                  600000      /* --drain-ms */
-#define LIMIT_POLICY_BYTES              (48 * KIB)  /* JSON text of a policy in SUBSCRIBE */
+#define LIMIT_RANGES                    1024       /* tag ranges of one ACK, NACK or EXTEND */
+#define LIMIT_RESUME_MS                 600000     /* grace that a worker may ask for in HELLO */
+#define LIMIT_SESSION_TOKEN_BYTES       64         /* `session` of WELCOME, `resume` of HELLO */
+#define LIMIT_RESTART_GRACE_MS          600000     /* --restart-grace */
+#define LIMIT_DRAIN_MS                  600000     /* --drain-ms */
+#define LIMIT_POLICY_BYTES              (48 * KIB) /* JSON text of a policy in SUBSCRIBE */
 #define LIMIT_DELIVER_BYTES             (256 * KIB) /* a DELIVER frame is closed when it passes this */
 #define LIMIT_SESSION_OUT_BYTES         (64 * MIB) /* frames of one turn for one session */
 #define LIMIT_WRITE_QUEUE_BYTES                                                                    \

@@ -20,6 +20,7 @@ enum store_table {
     STORE_DEAD,          /* subscription id, seq, cursor id -> dead letter with its event */
     STORE_TASKS,         /* task id -> replay, count, redrive or purge: range and state */
     STORE_DUE,           /* subscription id, due time, seq, cursor id -> event that waits for it */
+    STORE_JOBS,          /* number of a job -> its id, webhook_config, time to live and events */
     STORE_TABLES
 };
 

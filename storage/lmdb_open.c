@@ -41,6 +41,7 @@ static const char *const table_names[STORE_TABLES] = {
     [STORE_DEAD] = "dead",
     [STORE_TASKS] = "replays", /* the only tasks there were when the table was made */
     [STORE_DUE] = "due",
+    [STORE_JOBS] = "jobs",
 };
 
 static int say(struct lmdb *l, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -37,9 +37,10 @@ struct slice key_due(uint8_t out[KEY_DUE_BYTES], uint32_t sub, uint64_t due_wall
 uint64_t key_read_u64(struct slice key, size_t at);
 uint32_t key_read_u32(struct slice key, size_t at);
 
-/* STORE_JOURNAL. The key is the seq, which the value does not repeat. `stored` (may be NULL)
- * becomes the same event with slices that point into the encoded value. Version 2 added
- * deliver_at_ms and offset, which are 0 in what version 1 wrote. */
+/* STORE_JOURNAL. The key is the seq; the value repeats it, so that a page in the wrong place is
+ * noticed: decoding refuses a record that is not of this seq. `stored` (may be NULL) becomes the
+ * same event with slices that point into the encoded value. Version 2 added deliver_at_ms and
+ * offset, version 3 the seq and endpoints: what older ones wrote has 0 and none. */
 struct slice record_event_encode(struct arena *a, const struct event *e, struct event *stored);
 bool record_event_decode(uint64_t seq, struct slice value, struct event *out);
 
@@ -64,16 +65,18 @@ uint64_t record_ids_at(const struct record_ids *ids, uint32_t i);
 
 /* STORE_SUBSCRIPTIONS. Texts are kept as given. Version 1 had lists of types and sources, which
  * are decoded as the filter text they mean (made in the arena), and none of the fields from
- * max_hold_ms on but max_fails and backoff: those are decoded as 0. */
+ * max_hold_ms on but max_fails and backoff: those are decoded as 0. Version 3 added aged_from_ms.
+ */
 struct record_subscription {
     uint32_t project;
     struct slice name;
     uint64_t created_at_ms;
     struct slice filter; /* JSON text; empty: every event */
     uint64_t lease_ms;
-    uint64_t max_hold_ms; /* 0: an old record, the default counts */
-    uint64_t max_age_ms;  /* 0: no limit */
-    uint32_t max_fails;   /* 0: never a dead letter by count */
+    uint64_t max_hold_ms;  /* 0: an old record, the default counts */
+    uint64_t max_age_ms;   /* 0: no limit */
+    uint64_t aged_from_ms; /* nothing is older than from then: the last resume; 0: never resumed */
+    uint32_t max_fails;    /* 0: never a dead letter by count */
     uint64_t backoff_min_ms, backoff_max_ms;
     uint32_t backoff_factor_permille; /* 2000: doubles */
     uint32_t backoff_jitter_permille;
@@ -127,11 +130,12 @@ struct record_retry {
 struct slice record_retry_encode(struct arena *a, const struct record_retry *r);
 bool record_retry_decode(struct slice value, struct record_retry *out);
 
-/* STORE_DEAD: a copy of the event, so that the journal is not held by it. */
+/* STORE_DEAD: a copy of the event, so that the journal is not held by it. Before version 3 there
+ * were no endpoints, and "expired" was "max_age", as what it is decoded: "expired". */
 struct record_dead {
     uint64_t died_at_ms;
     uint32_t fails, deliveries;
-    struct slice reason;           /* "max_fails", "max_age" or "rejected" */
+    struct slice reason;           /* "max_fails", "expired" or "rejected" */
     struct record_failure failure; /* the last one */
     struct event event;            /* seq included */
 };
@@ -140,7 +144,8 @@ bool record_dead_decode(struct slice value, struct record_dead *out);
 
 /* STORE_DUE: an event that waits for its time on disk: published with deliver_at, failed with a
  * long backoff, or redriven. It holds a copy of the event, so that the journal is not held by it.
- * The key has the subscription, the due time, the seq and the cursor it came from. */
+ * The key has the subscription, the due time, the seq and the cursor it came from. Version 2 added
+ * the event's endpoints. */
 struct record_due {
     uint32_t fails, deliveries;
     uint8_t flags; /* RECORD_DUE_... */
@@ -167,5 +172,21 @@ struct record_task {
 #define RECORD_TASK_CANCELLED 1u
 struct slice record_task_encode(struct arena *a, const struct record_task *r);
 bool record_task_decode(struct slice value, struct record_task *out);
+
+/* STORE_JOBS: a job that a client has registered. The key is a number of its own. */
+struct record_job {
+    struct slice id, endpoints, metadata;             /* as in struct event; the id is a subject */
+    uint64_t created_at_ms, updated_at_ms, due_at_ms; /* first put, last put, end of its TTL */
+    uint64_t ended_at_ms;                             /* final or overdue since; 0: it is neither */
+    uint64_t events_total;
+    uint8_t flags;         /* RECORD_JOB_... */
+    uint32_t count;        /* at most LIMIT_JOB_EVENTS */
+    const uint64_t *seqs;  /* of its last events, rising strictly */
+    const uint8_t *states; /* enum job_state of the engine that each of them makes */
+};
+#define RECORD_JOB_OVERDUE 1u
+struct slice record_job_encode(struct arena *a, const struct record_job *r);
+/* seqs and states are in the arena. */
+bool record_job_decode(struct arena *a, struct slice value, struct record_job *out);
 
 #endif

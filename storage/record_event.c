@@ -4,14 +4,15 @@
 #include "storage/record.h"
 #include "storage/record_bytes.h"
 
-#define EVENT_VERSION 2 /* 2: deliver_at_ms, offset */
+#define EVENT_VERSION 3 /* 2: deliver_at_ms, offset; 3: seq, endpoints */
 #define RETRY_VERSION 2 /* 2: a failure has three parts */
-#define DEAD_VERSION  2 /* 2: both */
-#define DUE_VERSION   1
+#define DEAD_VERSION  3 /* 2: both of these; 3: endpoints */
+#define DUE_VERSION   2 /* 2: endpoints */
 
-/* Everything of an event but its seq and its slices' bytes: project, four u64, lengths of seven
+/* Everything of an event but its seq and its slices' bytes: project, four u64, lengths of eight
  * short slices and of the body. */
-#define EVENT_HEAD_BYTES   (4 + 4 * 8 + 7 * 2 + 4)
+#define EVENT_SEQ_BYTES    8
+#define EVENT_HEAD_BYTES   (4 + 4 * 8 + 8 * 2 + 4)
 #define FAILURE_HEAD_BYTES (3 * 2)
 #define RETRY_BYTES        (4 + 4 + 8 + FAILURE_HEAD_BYTES)
 #define DEAD_BYTES         (8 + 4 + 4 + 8 + 2 + FAILURE_HEAD_BYTES + EVENT_HEAD_BYTES)
@@ -20,6 +21,7 @@
 
 _Static_assert(LIMIT_EVENT_METADATA_BYTES <= UINT16_MAX, "metadata has a u16 length");
 _Static_assert(LIMIT_EVENT_HEADERS_BYTES <= UINT16_MAX, "headers have a u16 length");
+_Static_assert(LIMIT_EVENT_ENDPOINTS_BYTES <= UINT16_MAX, "endpoints have a u16 length");
 _Static_assert(LIMIT_ERROR_DETAIL_BYTES <= UINT16_MAX, "a failure's parts have u16 lengths");
 _Static_assert(LIMIT_BODY_BYTES_HIGHEST <= UINT32_MAX, "the body has a u32 length");
 
@@ -31,9 +33,10 @@ static size_t event_bytes(const struct event *e) {
     CHECK(e->content_type.len <= LIMIT_EVENT_CONTENT_TYPE_BYTES);
     CHECK(e->metadata.len <= LIMIT_EVENT_METADATA_BYTES);
     CHECK(e->headers.len <= LIMIT_EVENT_HEADERS_BYTES);
+    CHECK(e->endpoints.len <= LIMIT_EVENT_ENDPOINTS_BYTES);
     CHECK(e->body.len <= LIMIT_BODY_BYTES_HIGHEST);
     return e->source.len + e->id.len + e->type.len + e->subject.len + e->content_type.len +
-           e->metadata.len + e->headers.len + e->body.len;
+           e->metadata.len + e->headers.len + e->endpoints.len + e->body.len;
 }
 
 static void write_event_head(struct writer *w, const struct event *e) {
@@ -49,6 +52,7 @@ static void write_event_head(struct writer *w, const struct event *e) {
     write_u16(w, e->content_type.len);
     write_u16(w, e->metadata.len);
     write_u16(w, e->headers.len);
+    write_u16(w, e->endpoints.len);
     write_u32(w, (uint32_t)e->body.len);
 }
 
@@ -68,17 +72,18 @@ static void write_event_slices(struct writer *w, const struct event *e, struct e
     copy.content_type = moved(w, e->content_type);
     copy.metadata = moved(w, e->metadata);
     copy.headers = moved(w, e->headers);
+    copy.endpoints = moved(w, e->endpoints);
     copy.body = moved(w, e->body);
     if (stored != NULL) *stored = copy;
 }
 
-/* The head leaves the lengths in the slices, whose bytes read_event_slices then takes. `short_head`
- * is that of version 1. */
-static void read_event_head(struct reader *r, struct event *e, bool short_head) {
+/* The head leaves the lengths in the slices, whose bytes read_event_slices then takes. `layout` is
+ * the version of the journal's event that has this head. */
+static void read_event_head(struct reader *r, struct event *e, uint8_t layout) {
     e->project = read_u32(r);
     e->time_ms = read_u64(r);
     e->received_at_ms = read_u64(r);
-    if (!short_head) {
+    if (layout >= 2) {
         e->deliver_at_ms = read_u64(r);
         e->offset = read_u64(r);
     }
@@ -89,6 +94,7 @@ static void read_event_head(struct reader *r, struct event *e, bool short_head) 
     e->content_type.len = read_u16(r);
     e->metadata.len = read_u16(r);
     e->headers.len = read_u16(r);
+    if (layout >= 3) e->endpoints.len = read_u16(r);
     e->body.len = read_u32(r);
 }
 
@@ -100,11 +106,14 @@ static void read_event_slices(struct reader *r, struct event *e) {
     e->content_type = read_slice(r, e->content_type.len);
     e->metadata = read_slice(r, e->metadata.len);
     e->headers = read_slice(r, e->headers.len);
+    e->endpoints = read_slice(r, e->endpoints.len);
     e->body = read_slice(r, e->body.len);
 }
 
 struct slice record_event_encode(struct arena *a, const struct event *e, struct event *stored) {
-    struct writer w = record_start(a, EVENT_VERSION, EVENT_HEAD_BYTES + event_bytes(e));
+    struct writer w =
+        record_start(a, EVENT_VERSION, EVENT_SEQ_BYTES + EVENT_HEAD_BYTES + event_bytes(e));
+    write_u64(&w, e->seq);
     write_event_head(&w, e);
     write_event_slices(&w, e, stored);
     return record_seal(&w);
@@ -113,7 +122,8 @@ struct slice record_event_encode(struct arena *a, const struct event *e, struct 
 bool record_event_decode(uint64_t seq, struct slice value, struct event *out) {
     struct reader r = record_open(value, EVENT_VERSION);
     struct event e = {.seq = seq};
-    read_event_head(&r, &e, r.version == 1);
+    if (r.version >= 3 && read_u64(&r) != seq) return false; /* whole, but another key's */
+    read_event_head(&r, &e, r.version);
     read_event_slices(&r, &e);
     if (!record_done(&r)) return false;
     *out = e;
@@ -212,11 +222,13 @@ bool record_dead_decode(struct slice value, struct record_dead *out) {
     d.event.seq = read_u64(&r);
     d.reason.len = read_u16(&r);
     read_failure_head(&r, &d.failure, r.version == 1);
-    read_event_head(&r, &d.event, r.version == 1);
+    read_event_head(&r, &d.event, r.version); /* its versions go with the event's */
     d.reason = read_slice(&r, d.reason.len);
     read_failure_slices(&r, &d.failure);
     read_event_slices(&r, &d.event);
     if (!record_done(&r)) return false;
+    /* What older brokers called it. */
+    if (r.version < 3 && slice_eq_str(d.reason, "max_age")) d.reason = slice_str("expired");
     *out = d;
     return true;
 }
@@ -244,7 +256,7 @@ bool record_due_decode(struct slice value, struct record_due *out) {
     d.event.seq = read_u64(&r);
     d.flags = read_u8(&r);
     read_failure_head(&r, &d.failure, false);
-    read_event_head(&r, &d.event, false);
+    read_event_head(&r, &d.event, r.version == 1 ? 2 : 3);
     read_failure_slices(&r, &d.failure);
     read_event_slices(&r, &d.event);
     if (!record_done(&r)) return false;

@@ -5,8 +5,9 @@
 #include "storage/record.h"
 #include "storage/record_bytes.h"
 
-#define SUBSCRIPTION_VERSION 2 /* 2: filter text instead of lists, the whole policy */
-#define SUBSCRIPTION_BYTES   (4 + 4 * 8 + 4 + 2 * 8 + 3 * 4 + 2 + 2 * 2 + 4)
+/* 2: filter text instead of lists, the whole policy; 3: aged_from_ms. */
+#define SUBSCRIPTION_VERSION 3
+#define SUBSCRIPTION_BYTES   (4 + 5 * 8 + 4 + 2 * 8 + 3 * 4 + 2 + 2 * 2 + 4)
 
 _Static_assert(LIMIT_BACKOFF_STEPS <= UINT8_MAX, "the backoff list has a u8 count");
 _Static_assert(LIMIT_NAME_BYTES <= UINT16_MAX, "the name has a u16 length");
@@ -26,6 +27,7 @@ struct slice record_subscription_encode(struct arena *a, const struct record_sub
     write_u64(&w, s->lease_ms);
     write_u64(&w, s->max_hold_ms);
     write_u64(&w, s->max_age_ms);
+    write_u64(&w, s->aged_from_ms);
     write_u32(&w, s->max_fails);
     write_u64(&w, s->backoff_min_ms);
     write_u64(&w, s->backoff_max_ms);
@@ -61,6 +63,7 @@ static void read_subscription(struct reader *r, struct arena *a, struct record_s
     s->lease_ms = read_u64(r);
     s->max_hold_ms = read_u64(r);
     s->max_age_ms = read_u64(r);
+    if (r->version >= 3) s->aged_from_ms = read_u64(r);
     s->max_fails = read_u32(r);
     s->backoff_min_ms = read_u64(r);
     s->backoff_max_ms = read_u64(r);

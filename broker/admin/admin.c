@@ -14,10 +14,12 @@
 /* The largest event, every byte of it written as a six-byte escape, and a page before it. */
 #define OUT_BYTES_MAX (8ULL * LIMIT_EVENT_BYTES + LIMIT_PAGE_BYTES)
 
+#define SEGMENTS_REST SIZE_MAX /* one thing that may have slashes and colons in it */
+
 struct route_row {
     const char *method, *path;
     size_t segments;  /* so many follow the path, after a slash each */
-    const char *verb; /* and then, after a colon, this; NULL: none */
+    const char *verb; /* and then, after a colon, this, or all of "/this"; NULL: none */
     handler_fn *handler;
 };
 
@@ -28,7 +30,9 @@ static const struct route_row routes[] = {
     {"POST", "/v1/sources", 0, NULL, sources_create},
     {"GET", "/v1/sources", 0, NULL, sources_list},
     {"GET", "/v1/sources", 1, NULL, sources_show},
+    {"PATCH", "/v1/sources", 1, NULL, sources_update},
     {"DELETE", "/v1/sources", 1, NULL, sources_delete},
+    {"POST", "/v1/sources", 1, "test", sources_test},
     {"POST", "/v1/subscriptions", 0, NULL, subscriptions_create},
     {"GET", "/v1/subscriptions", 0, NULL, subscriptions_list},
     {"GET", "/v1/subscriptions", 1, NULL, subscriptions_show},
@@ -49,6 +53,27 @@ static const struct route_row routes[] = {
     {"PATCH", "/v1/retention", 0, NULL, retention_update},
     {"GET", "/v1/status", 0, NULL, status_show},
     {"GET", "/healthz", 0, NULL, health_show},
+    {"POST", "/v1/webhooks", 0, NULL, webhooks_create},
+    {"GET", "/v1/webhooks", 0, NULL, webhooks_list},
+    {"GET", "/v1/webhooks", 1, NULL, webhooks_show},
+    {"PATCH", "/v1/webhooks", 1, NULL, webhooks_update},
+    {"DELETE", "/v1/webhooks", 1, NULL, webhooks_delete},
+    {"POST", "/v1/webhooks", 1, "ping", webhooks_send_ping},
+    {"POST", "/v1/webhooks", 1, "rotateSigningSecret", webhooks_rotate},
+    {"POST", "/v1/webhooks", 1, "/rotate_secret", webhooks_rotate},
+    {"POST", "/v1/webhooks", 1, "pause", webhooks_pause},
+    {"POST", "/v1/webhooks", 1, "resume", webhooks_resume},
+    {"POST", "/v1/webhooks", 1, "resend", webhooks_resend},
+    {"POST", "/v1/webhooks", 1, "recover", webhooks_recover},
+    {"GET", "/v1/webhooks", 1, "/attempts", webhooks_list_attempts},
+    {"GET", "/v1/webhook-endpoints", 0, NULL, webhook_endpoints_list},
+    {"GET", "/.well-known/jwks.json", 0, NULL, webhook_keys_jwks},
+    {"GET", "/v1/webhook-keys", 0, NULL, webhook_keys_list},
+    {"POST", "/v1/webhook-keys", 0, "rotate", webhook_keys_rotate},
+    {"GET", "/v1/event-types", 0, NULL, event_types_list},
+    {"PUT", "/v1/jobs", SEGMENTS_REST, NULL, jobs_put},
+    {"GET", "/v1/jobs", SEGMENTS_REST, NULL, jobs_show},
+    {"GET", "/v1/jobs", SEGMENTS_REST, "wait", jobs_hold},
 };
 #define ROUTES (sizeof routes / sizeof routes[0])
 
@@ -61,6 +86,7 @@ int admin_open(struct admin **out, const struct admin_options *options) {
     list_init(&a->pendings);
     map_init(&a->pending_by_handle);
     waiting_init(&a->waiting);
+    map_init(&a->job_waits);
     arena_init(&a->arena);
     buf_init(&a->out, OUT_BYTES_MAX);
     *out = a;
@@ -77,6 +103,7 @@ void admin_close(struct admin **out) {
     }
     map_free(&a->pending_by_handle);
     waiting_free(&a->waiting);
+    job_waits_free(a);
     arena_free(&a->arena);
     buf_free(&a->out);
     free((char *)a->options.http_address);
@@ -109,16 +136,46 @@ static size_t count_segments(struct slice s) {
     return count;
 }
 
+static bool cut_end(struct slice *s, const char *end) {
+    size_t len = strlen(end);
+    if (s->len < len || memcmp(s->data + s->len - len, end, len) != 0) return false;
+    s->len -= len;
+    return true;
+}
+
+/* Of what may hold colons itself only these are verbs; others are a part of it. */
+static bool cut_rest_verb(const struct route_row *row, struct slice *path) {
+    bool wait = cut_end(path, ":wait");
+    return row->verb == NULL ? !wait : wait && strcmp(row->verb, "wait") == 0;
+}
+
+static bool cut_row_verb(const struct route_row *row, struct slice *path) {
+    if (row->segments == SEGMENTS_REST) return cut_rest_verb(row, path);
+    if (row->verb != NULL && row->verb[0] == '/') return cut_end(path, row->verb);
+    struct slice verb = cut_verb(path);
+    return row->verb == NULL ? verb.data == NULL : slice_eq_str(verb, row->verb);
+}
+
 static bool path_matches(const struct route_row *row, struct slice path, struct slice *last) {
     size_t len = strlen(row->path);
-    struct slice verb = cut_verb(&path);
     *last = slice_of(NULL, 0);
-    if (row->verb == NULL ? verb.data != NULL : !slice_eq_str(verb, row->verb)) return false;
-    if (!slice_starts_with(path, row->path)) return false;
+    if (!cut_row_verb(row, &path) || !slice_starts_with(path, row->path)) return false;
     if (row->segments == 0) return path.len == len;
     if (path.len < len + 2 || path.data[len] != '/') return false;
     *last = slice_from(path, len + 1);
-    return count_segments(*last) == row->segments;
+    return row->segments == SEGMENTS_REST || count_segments(*last) == row->segments;
+}
+
+/* Clients of the Gemini API say v1 or v1beta, as old as they are. */
+static struct slice path_of(struct admin *a, const struct http_request *r) {
+    static const char beta[] = "/v1beta/webhooks", v1[] = "/v1";
+    const size_t version = sizeof "/v1beta" - 1;
+    if (!slice_starts_with(r->path, beta)) return r->path;
+    size_t len = r->path.len - version + sizeof v1 - 1;
+    char *path = arena_alloc(&a->arena, len);
+    memcpy(path, v1, sizeof v1 - 1);
+    memcpy(path + sizeof v1 - 1, r->path.data + version, r->path.len - version);
+    return slice_of(path, len);
 }
 
 /* HEAD is GET whose body the server leaves out (RFC 9110 section 9.3.2). */
@@ -128,13 +185,14 @@ static bool method_matches(const struct route_row *row, struct slice method) {
 }
 
 /* The route, or NULL; allow[size] becomes the methods of the path, empty when there is no such
- * path. */
-static const struct route_row *find_route(const struct http_request *r, struct slice *last,
-                                          char *allow, size_t size) {
+ * path. *last may be in the arena. */
+static const struct route_row *find_route(struct admin *a, const struct http_request *r,
+                                          struct slice *last, char *allow, size_t size) {
+    struct slice path = path_of(a, r);
     size_t len = 0;
     allow[0] = '\0';
     for (size_t i = 0; i < ROUTES; i++) {
-        if (!path_matches(&routes[i], r->path, last)) continue;
+        if (!path_matches(&routes[i], path, last)) continue;
         if (method_matches(&routes[i], r->method)) return &routes[i];
         bool get = strcmp(routes[i].method, "GET") == 0;
         len += (size_t)snprintf(allow + len, size - len, "%s%s", len == 0 ? "" : ", ",
@@ -146,7 +204,8 @@ static const struct route_row *find_route(const struct http_request *r, struct s
 
 static const char no_such_path[] =
     "there is no such path: the API has /healthz and, under /v1/, events, sources, subscriptions, "
-    "dead-letters, replays, retention and status; a path does not end with a slash";
+    "dead-letters, replays, retention, status, webhooks, webhook-endpoints, webhook-keys, "
+    "event-types and jobs; a path does not end with a slash";
 
 static bool has_body(const struct http_request *head) {
     struct slice length = http_header_get(head, "content-length", NULL);
@@ -158,7 +217,8 @@ enum err admin_on_head(struct admin *a, const struct http_request *head, const c
     char allow[64];
     struct slice last;
     if (!has_body(head)) return ERR_OK;
-    const struct route_row *row = find_route(head, &last, allow, sizeof allow);
+    const struct route_row *row = find_route(a, head, &last, allow, sizeof allow);
+    arena_reset(&a->arena);
     if (row == NULL && allow[0] == '\0') {
         *message = no_such_path;
         return ERR_NOT_FOUND;
@@ -201,7 +261,7 @@ static bool is_cross_origin(const struct http_request *r) {
 void admin_on_request(struct admin *a, const struct http_request *r) {
     char allow[64];
     struct slice last;
-    const struct route_row *row = find_route(r, &last, allow, sizeof allow);
+    const struct route_row *row = find_route(a, r, &last, allow, sizeof allow);
     if (is_cross_origin(r)) {
         http_respond_error(*a->options.http, r->handle, ERR_PERMISSION_DENIED,
                            "Origin: a web page of another origin may not use this API");
@@ -211,12 +271,18 @@ void admin_on_request(struct admin *a, const struct http_request *r) {
         http_respond_error(*a->options.http, r->handle, ERR_NOT_FOUND, "%s", no_such_path);
     } else {
         row->handler(a, r, last);
-        arena_reset(&a->arena);
     }
+    arena_reset(&a->arena);
 }
 
 void admin_on_gone(struct admin *a, uint64_t handle) {
     waiting_forget(&a->waiting, handle);
+    job_waits_forget(a, handle);
+}
+
+void admin_on_half_closed(struct admin *a, uint64_t handle) {
+    waiting_give_up(a, handle);
+    job_waits_give_up(a, handle);
 }
 
 /* ---- commands under way ---- */
@@ -226,18 +292,35 @@ struct engine_time admin_time(const struct admin *a) {
                                 .wall_ms = loop_wall_ms(a->options.loop)};
 }
 
-void pending_step(struct admin *a, const struct http_request *r, pending_fn *done,
-                  struct slice name, const char *secret, struct command *command) {
-    struct pending *p = mem_zalloc(sizeof *p);
+struct pending *pending_begin(struct admin *a, const struct http_request *r, pending_fn *done,
+                              struct slice name, const char *secret) {
+    struct pending *p = mem_zalloc(sizeof *p + name.len + 1);
     p->handle = r->handle;
     p->done = done;
-    bool fits = slice_to_cstr(name, p->name, sizeof p->name);
-    CHECK(fits);
+    bool fits = slice_to_cstr(name, p->name, name.len + 1);
+    CHECK(fits); /* it was checked */
     if (secret != NULL) snprintf(p->secret, sizeof p->secret, "%s", secret);
     list_push_back(&a->pendings, &p->link);
     map_add(&a->pending_by_handle, p->handle, p);
-    command->route =
-        (struct route){.room = a->options.room, .rid = RID_PENDING, .handle = r->handle};
+    return p;
+}
+
+static struct route route_of(const struct admin *a, enum admin_rid rid, const struct pending *p) {
+    return (struct route){.room = a->options.room, .rid = rid, .handle = p->handle};
+}
+
+struct route pending_part(const struct admin *a, const struct pending *p) {
+    return route_of(a, RID_PENDING_PART, p);
+}
+
+struct route pending_last(const struct admin *a, const struct pending *p) {
+    return route_of(a, RID_PENDING, p);
+}
+
+void pending_step(struct admin *a, const struct http_request *r, pending_fn *done,
+                  struct slice name, const char *secret, struct command *command) {
+    const struct pending *p = pending_begin(a, r, done, name, secret);
+    command->route = pending_last(a, p);
     engine_step(a->options.engine, admin_time(a), command);
 }
 
@@ -249,14 +332,34 @@ bool pending_exists(const struct admin *a, pending_fn *done, struct slice name) 
     return false;
 }
 
-void admin_on_effect(struct admin *a, const struct effect *effect) {
-    if (effect->route.rid != RID_PENDING) {
-        events_published(a, effect);
-        return;
-    }
+static void part_done(struct admin *a, const struct effect *effect) {
+    struct pending *p = map_get(&a->pending_by_handle, effect->route.handle);
+    CHECK(p != NULL);
+    if (p->err != ERR_OK || effect->err == ERR_OK) return;
+    p->err = effect->err;
+    p->message = effect->message;
+}
+
+static void all_done(struct admin *a, const struct effect *effect) {
     struct pending *p = map_remove(&a->pending_by_handle, effect->route.handle);
+    struct effect whole = *effect;
     CHECK(p != NULL);
     list_unlink(&p->link);
-    p->done(a, p, effect);
+    if (p->err != ERR_OK) {
+        whole.err = p->err;
+        whole.message = p->message;
+    }
+    p->done(a, p, &whole);
+    explicit_bzero(p->secret, sizeof p->secret);
     free(p);
+}
+
+void admin_on_effect(struct admin *a, const struct effect *effect) {
+    switch ((enum admin_rid)effect->route.rid) {
+    case RID_PENDING: all_done(a, effect); return;
+    case RID_PENDING_PART: part_done(a, effect); return;
+    case RID_PUBLISH_ONE:
+    case RID_PUBLISH_BATCH: events_published(a, effect); return;
+    }
+    UNREACHABLE("every command of this room has one of these");
 }

@@ -1,15 +1,20 @@
-/* admin.h: the room of the JSON API (docs/http-api.md): /v1/... and /healthz.
+/* admin.h: the room of the JSON API (docs/http-api.md): /v1/..., /v1beta/webhooks, /healthz and
+ * /.well-known/jwks.json.
  *
  * Owned by main from admin_open to admin_close. Reads are answered at once from the engine; what
  * changes something becomes a command whose effect brings the answer: the room keeps what it must
- * say then in a table by the request's handle. Held requests (wait_ms) are looked at once per turn.
+ * say then in a table by the request's handle. Held requests (wait_ms) are looked at once per turn;
+ * those that wait for a job are the jobs room's until it answers them, and admin_close comes after
+ * its last answer.
  *
- * May call: ingest (its sources), workers (counts), http, fields, json, engine and its filters,
- * base. */
+ * May call: ingest (its sources), workers (counts), webhooks, jobs, http, fields, json, engine and
+ * its filters, base. */
 #ifndef ADMIN_ADMIN_H
 #define ADMIN_ADMIN_H
 
 #include "broker/ingest/ingest.h"
+#include "broker/jobs/jobs.h"
+#include "broker/webhooks/webhooks.h"
 
 struct admin;
 
@@ -19,6 +24,8 @@ struct admin_options {
     struct loop *loop;
     struct http_server **http;
     struct ingest *ingest;
+    struct webhooks *webhooks;
+    struct jobs *jobs;
     uint32_t room;
     const char *http_address;    /* "127.0.0.1:8420", as bound */
     const char *workers_address; /* as bound */
@@ -40,11 +47,14 @@ enum err admin_on_head(struct admin *a, const struct http_request *head, const c
 /* Any request whose path does not start with /in/. */
 void admin_on_request(struct admin *a, const struct http_request *request);
 void admin_on_gone(struct admin *a, uint64_t handle);
+/* Who waits and sends nothing more is answered now. */
+void admin_on_half_closed(struct admin *a, uint64_t handle);
 void admin_on_effect(struct admin *a, const struct effect *effect);
 /* Once per turn, after its effects: answers held requests whose events are there or whose time is
  * over. Returns when it must be called again at the latest (monotonic ms; UINT64_MAX: no need). */
 uint64_t admin_on_turn(struct admin *a, uint64_t now_ms);
-/* The broker is stopping: answers every held request now and holds no more. */
+/* The broker is stopping: answers every held request now and holds no more. Those that wait for a
+ * job are answered by jobs_drain. */
 void admin_drain(struct admin *a);
 
 #endif

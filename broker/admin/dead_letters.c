@@ -105,7 +105,7 @@ static bool read_place(const char *text, uint64_t *seq, uint64_t *cursor) {
 }
 
 static bool read_reason(const struct http_request *r, struct wanted *w, struct refusal *f) {
-    static const char *const reasons[] = {"max_fails", "max_age", "rejected"};
+    static const char *const reasons[] = {"max_fails", "expired", "rejected"};
     int found = http_query_get(r, "reason", w->reason, sizeof w->reason);
     w->has_reason = found != 0;
     if (!w->has_reason) return true;
@@ -113,7 +113,7 @@ static bool read_reason(const struct http_request *r, struct wanted *w, struct r
         if (strcmp(w->reason, reasons[i]) == 0) return true;
     }
     return refuse(f, ERR_INVALID_REQUEST,
-                  "the query parameter reason must be max_fails, max_age or rejected");
+                  "the query parameter reason must be max_fails, expired or rejected");
 }
 
 static bool read_filter(struct admin *a, const struct http_request *r, struct wanted *w,

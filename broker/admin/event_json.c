@@ -1,5 +1,6 @@
 #include "base/base64.h"
 #include "broker/admin/events.h"
+#include "broker/admin/webhooks.h"
 #include "broker/json/walk.h"
 
 static bool note_type(void *ctx, const struct json_value *v) {
@@ -55,11 +56,16 @@ void event_put(struct buf *b, const struct event *e) {
     if (e->deliver_at_ms != 0) put_time(b, "deliver_at", e->deliver_at_ms);
     put_text_unless_empty(b, "content_type", e->content_type);
     put_metadata(b, e->metadata);
+    if (e->headers.len > 0) {
+        put_key(b, "headers");
+        buf_append_slice(b, e->headers);
+    }
+    webhook_config_put(b, e->endpoints, slice_of(NULL, 0));
     put_body(b, e->body);
     buf_append_byte(b, '}');
 }
 
 size_t event_size(const struct event *e) {
     return 256 + e->id.len + e->type.len + e->source.len + e->subject.len + e->content_type.len +
-           e->metadata.len + e->body.len;
+           e->metadata.len + e->headers.len + e->endpoints.len + e->body.len;
 }

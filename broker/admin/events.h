@@ -38,5 +38,7 @@ void waiting_free(struct waiting *w);
  * the broker is stopping. */
 bool waiting_hold(struct admin *a, uint64_t handle, const struct events_query *q);
 void waiting_forget(struct waiting *w, uint64_t handle);
+/* Its client sends nothing more: answers it now, if it is held. */
+void waiting_give_up(struct admin *a, uint64_t handle);
 
 #endif

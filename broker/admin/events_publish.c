@@ -6,6 +6,7 @@
 #include "base/rfc3339.h"
 #include "broker/admin/events.h"
 #include "broker/admin/query.h"
+#include "broker/admin/webhooks.h"
 #include "broker/json/walk.h"
 
 #define SHOWN_BYTES 64 /* of a name that somebody else chose */
@@ -19,15 +20,19 @@ enum field {
     FIELD_METADATA,
     FIELD_DELIVER_AT,
     FIELD_DELIVER_AFTER,
+    FIELD_WEBHOOK_CONFIG,
     FIELDS
 };
 
 static const char *const field_names[FIELDS] = {
-    "type", "subject", "id", "time", "data", "user_metadata", "deliver_at", "deliver_after_ms",
+    "type",           "subject",       "id",         "time",
+    "data",           "user_metadata", "deliver_at", "deliver_after_ms",
+    "webhook_config",
 };
 
 struct draft {
     struct event event;
+    struct slice config_metadata; /* user_metadata of webhook_config */
     bool seen[FIELDS];
 };
 
@@ -115,6 +120,17 @@ static bool take_metadata(struct publish *p, struct draft *d, const struct json_
     return true;
 }
 
+static bool take_config(struct publish *p, struct draft *d, const struct json_value *v) {
+    struct place place = place_of(p, d, field_names[FIELD_WEBHOOK_CONFIG]);
+    struct webhook_config config;
+    if (!webhook_config_read(p->admin, v->raw, place.text, true, &config, &p->refusal)) {
+        return false;
+    }
+    d->event.endpoints = config.endpoints;
+    d->config_metadata = config.metadata;
+    return true;
+}
+
 static bool take_field(struct publish *p, struct draft *d, struct slice key,
                        const struct json_value *v) {
     size_t i = 0;
@@ -124,7 +140,7 @@ static bool take_field(struct publish *p, struct draft *d, struct slice key,
         struct place place = place_of(p, d, "");
         return refuse(&p->refusal, ERR_PARAMETER_UNKNOWN,
                       "unknown field \"%s%.*s\": an event has type, subject, id, time, data, "
-                      "user_metadata, deliver_at, deliver_after_ms",
+                      "user_metadata, deliver_at, deliver_after_ms, webhook_config",
                       place.text, SLICE_ARG(key));
     }
     if (d->seen[i]) return wrong(p, d, (enum field)i, "is there more than once");
@@ -143,6 +159,7 @@ static bool take_field(struct publish *p, struct draft *d, struct slice key,
         return true;
     case FIELD_DELIVER_AT: return take_deliver_at(p, d, v);
     case FIELD_DELIVER_AFTER: return take_deliver_after(p, d, v);
+    case FIELD_WEBHOOK_CONFIG: return take_config(p, d, v);
     case FIELDS: break;
     }
     UNREACHABLE("every field has its case");
@@ -153,6 +170,12 @@ static bool finish(struct publish *p, struct draft *d) {
     if (d->seen[FIELD_DELIVER_AT] && d->seen[FIELD_DELIVER_AFTER]) {
         return wrong(p, d, FIELD_DELIVER_AT, "and deliver_after_ms exclude each other: give one");
     }
+    if (d->config_metadata.len == 0) return true;
+    if (d->seen[FIELD_METADATA]) {
+        return wrong(p, d, FIELD_METADATA,
+                     "and webhook_config.user_metadata exclude each other: give one");
+    }
+    d->event.metadata = d->config_metadata;
     return true;
 }
 
@@ -245,6 +268,10 @@ void events_publish(struct admin *a, const struct http_request *r, struct slice 
                       .count = p.is_batch ? p.count : 1,
                       .project = PROJECT_DEFAULT},
     };
+    for (size_t i = 0; i < command.u.publish.count; i++) {
+        struct slice endpoints = command.u.publish.events[i].endpoints;
+        if (endpoints.len > 0) webhooks_expect_endpoints(a->options.webhooks, endpoints);
+    }
     engine_step(a->options.engine, admin_time(a), &command);
 }
 

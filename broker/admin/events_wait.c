@@ -73,6 +73,11 @@ static void answer_empty(struct admin *a, struct held *h) {
     answer(a, h);
 }
 
+void waiting_give_up(struct admin *a, uint64_t handle) {
+    struct held *h = map_get(&a->waiting.by_handle, handle);
+    if (h != NULL) answer_empty(a, h);
+}
+
 /* Lets held requests look at what is new; those that did go to the back of the queue. Returns
  * whether all of them are up to date. */
 static bool look(struct admin *a, uint64_t last_seq) {

@@ -1,9 +1,11 @@
 /* room.h: what the files of the admin room share; nobody else includes it.
  *
  * struct admin is made by admin_open. `arena` and `out` are scratch of the request or effect that
- * is worked on and are emptied before the next one. A struct pending is made by pending_step with
- * its command and dies when its effect has been answered: every command of the room has exactly one
- * effect, also when the client is gone by then (an answer to a dead handle does nothing). */
+ * is worked on and are emptied before the next one. A struct pending is made by pending_begin with
+ * its first command and dies when the effect of its last one has been answered: every command of
+ * the room has exactly one effect, also when the client is gone by then (an answer to a dead handle
+ * does nothing). The commands of one struct pending are stepped in one callback, so that they are
+ * one turn: all of them are stored, or none. */
 #ifndef ADMIN_ROOM_H
 #define ADMIN_ROOM_H
 
@@ -29,6 +31,7 @@ struct admin {
     struct list pendings;
     struct map pending_by_handle;
     struct waiting waiting;
+    struct map job_waits;       /* by handle: jobs_wait.c */
     struct retention retention; /* what an operator has set, if it is on disk already or not */
     struct arena arena;
     struct buf out;
@@ -36,7 +39,8 @@ struct admin {
 };
 
 /* `last` is what the path has behind the route's own: "gemini" of /v1/sources/gemini, "batches" of
- * /v1/subscriptions/batches:pause, "batches/18" of /v1/dead-letters/batches/18; else empty. */
+ * /v1/subscriptions/batches:pause, "batches/18" of /v1/dead-letters/batches/18, "jobs/7" (as it was
+ * sent, with its escapes) of /v1/jobs/jobs/7:wait; else empty. */
 typedef void handler_fn(struct admin *a, const struct http_request *r, struct slice last);
 
 struct pending;
@@ -46,22 +50,31 @@ struct pending {
     struct list link;
     uint64_t handle;
     pending_fn *done;
-    char name[LIMIT_NAME_BYTES + 1];          /* of the resource */
-    char secret[LIMIT_SECRET_TEXT_BYTES + 1]; /* generated with a source; else empty */
+    enum err err;        /* of the first of its commands that was refused, but for the last one */
+    const char *message; /* of that, as in its effect */
+    char secret[LIMIT_SECRET_TEXT_BYTES + 1]; /* generated with the resource; else empty */
+    char name[];                              /* of the resource */
 };
 
 struct engine_time admin_time(const struct admin *a);
-/* Steps the command (its route is set here) and calls `done` with its effect. `secret` may be
- * NULL. */
+/* An answer that several commands bring: each but the last one has the route of pending_part, the
+ * last one that of pending_last. `done` gets the effect of the last one, and with it the error of
+ * the first one that was refused. `secret` may be NULL. */
+struct pending *pending_begin(struct admin *a, const struct http_request *r, pending_fn *done,
+                              struct slice name, const char *secret);
+struct route pending_part(const struct admin *a, const struct pending *p);
+struct route pending_last(const struct admin *a, const struct pending *p);
+/* The same with one command (its route is set here). */
 void pending_step(struct admin *a, const struct http_request *r, pending_fn *done,
                   struct slice name, const char *secret, struct command *command);
 /* Whether a command with this `done` is under way for the name. */
 bool pending_exists(const struct admin *a, pending_fn *done, struct slice name);
 
 /* Routes of commands that need no struct pending: rid says which handler takes the effect. */
-enum admin_rid { RID_PENDING, RID_PUBLISH_ONE, RID_PUBLISH_BATCH };
+enum admin_rid { RID_PENDING, RID_PENDING_PART, RID_PUBLISH_ONE, RID_PUBLISH_BATCH };
 
 handler_fn sources_create, sources_list, sources_show, sources_delete;
+handler_fn sources_update, sources_test;
 handler_fn subscriptions_create, subscriptions_list, subscriptions_show, subscriptions_delete;
 handler_fn subscriptions_update, subscriptions_pause, subscriptions_resume, subscriptions_seek;
 handler_fn events_publish, events_list, events_show;
@@ -69,6 +82,11 @@ handler_fn dead_letters_list, dead_letters_show, dead_letters_redrive, dead_lett
 handler_fn replays_create, replays_list, replays_show, replays_cancel;
 handler_fn retention_show, retention_update;
 handler_fn status_show, health_show;
+handler_fn webhooks_create, webhooks_list, webhooks_show, webhooks_update, webhooks_delete;
+handler_fn webhooks_rotate, webhooks_send_ping, webhooks_pause, webhooks_resume, webhooks_resend;
+handler_fn webhooks_recover, webhooks_list_attempts, webhook_endpoints_list;
+handler_fn webhook_keys_jwks, webhook_keys_list, webhook_keys_rotate, event_types_list;
+handler_fn jobs_put, jobs_show, jobs_hold;
 
 /* Steps a COMMAND_TASK_CREATE whose answer is the task. */
 void task_step(struct admin *a, const struct http_request *r, struct command *command);
@@ -79,5 +97,11 @@ MUST_CHECK int retention_load(struct admin *a);
 void retention_put(struct buf *b, const struct retention *r);
 
 void events_published(struct admin *a, const struct effect *effect);
+
+/* The client of a request that waits for a job is gone; harmless for any other. */
+void job_waits_forget(struct admin *a, uint64_t handle);
+/* Its client sends nothing more: answers it now, if it is held. */
+void job_waits_give_up(struct admin *a, uint64_t handle);
+void job_waits_free(struct admin *a);
 
 #endif

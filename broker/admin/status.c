@@ -84,6 +84,9 @@ void status_show(struct admin *a, const struct http_request *r, struct slice las
     put_u64(b, "sources", sources_count(ingest_sources(o->ingest)));
     put_u64(b, "subscriptions", stats.subscriptions);
     put_u64(b, "tasks_running", stats.tasks_running);
+    put_u64(b, "webhooks", registry_count(webhooks_registry(o->webhooks)));
+    put_u64(b, "jobs", engine_jobs_count(o->engine));
+    put_u64(b, "job_waits", jobs_waiting(o->jobs));
     put_behind(a, b);
     put_totals(b, &stats);
     answer_send(a, r->handle, 200);

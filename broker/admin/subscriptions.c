@@ -53,13 +53,20 @@ static void answer_subscription(struct admin *a, const struct pending *p,
 
 /* ---- create ---- */
 
+/* A subscription of a webhook is only read here: it is changed with its webhook. */
+static bool is_ours(struct slice name, struct refusal *f) {
+    if (!slice_starts_with(name, WEBHOOK_SUBSCRIPTION_PREFIX)) return true;
+    return refuse(f, ERR_INVALID_REQUEST,
+                  "subscription \"%.*s\" belongs to a webhook: use /v1/webhooks", SLICE_ARG(name));
+}
+
 static bool read_subscription(struct admin *a, const struct fields *o, struct command *c,
                               struct refusal *f) {
     static const char *const more[] = {"name", "start", NULL};
     c->u.create.policy = policy_default();
     c->u.create.start = START_NEW;
     return fields_known_in(o, policy_field_names, more, f) &&
-           field_name(o, "name", &c->u.create.name, f) &&
+           field_name(o, "name", &c->u.create.name, f) && is_ours(c->u.create.name, f) &&
            policy_read_fields(o, &a->arena, &c->u.create.policy, f) &&
            policy_read_start(o, "start", &c->u.create.start, &c->u.create.start_value, f);
 }
@@ -98,6 +105,16 @@ static bool find(struct admin *a, const struct http_request *r, struct slice nam
     return false;
 }
 
+/* The same for a change: also false when it belongs to a webhook. */
+static bool find_to_change(struct admin *a, const struct http_request *r, struct slice name,
+                           struct subscription_info *out) {
+    struct refusal f;
+    if (!find(a, r, name, out)) return false;
+    if (is_ours(name, &f)) return true;
+    answer_refusal(a, r->handle, &f);
+    return false;
+}
+
 static void subscription_changed(struct admin *a, const struct pending *p,
                                  const struct effect *effect) {
     answer_subscription(a, p, effect, 200);
@@ -121,7 +138,7 @@ void subscriptions_update(struct admin *a, const struct http_request *r, struct 
     struct subscription_info info;
     struct fields o = {.object = NULL};
     struct refusal f;
-    if (!find(a, r, last, &info)) return;
+    if (!find_to_change(a, r, last, &info)) return;
     struct command command = {.kind = COMMAND_SUBSCRIPTION_UPDATE, .u.update = {.name = last}};
     command.u.update.policy = copy_policy(&a->arena, &info.policy);
     if (fields_parse(r->body, &o, &f) && fields_known(&o, policy_field_names, &f) &&
@@ -137,7 +154,7 @@ static void set_paused(struct admin *a, const struct http_request *r, struct sli
                        bool paused) {
     struct subscription_info info;
     struct refusal f;
-    if (!find(a, r, name, &info)) return;
+    if (!find_to_change(a, r, name, &info)) return;
     if (!query_no_body(r, &f)) {
         answer_refusal(a, r->handle, &f);
         return;
@@ -160,7 +177,7 @@ void subscriptions_seek(struct admin *a, const struct http_request *r, struct sl
     struct subscription_info info;
     struct fields o = {.object = NULL};
     struct refusal f;
-    if (!find(a, r, last, &info)) return;
+    if (!find_to_change(a, r, last, &info)) return;
     struct command command = {.kind = COMMAND_SUBSCRIPTION_SEEK, .u.seek = {.name = last}};
     if (fields_parse(r->body, &o, &f) && fields_known(&o, known, &f) &&
         field_required(&o, "to", &f) &&
@@ -184,7 +201,7 @@ static void subscription_deleted(struct admin *a, const struct pending *p,
 
 void subscriptions_delete(struct admin *a, const struct http_request *r, struct slice last) {
     struct subscription_info info;
-    if (!find(a, r, last, &info)) return;
+    if (!find_to_change(a, r, last, &info)) return;
     struct command command = {.kind = COMMAND_SUBSCRIPTION_DELETE, .u.delete = {.name = last}};
     pending_step(a, r, subscription_deleted, last, NULL, &command);
 }

@@ -74,6 +74,23 @@ static enum err attach_check(struct engine *e, const struct command *c, struct s
                                c->u.attach.start_value, s, created, message);
 }
 
+/* Nobody else works there who could come back: what was out before the restart waits no longer, be
+ * it in memory or (due.c) on disk. What has a time to wait for goes on waiting. */
+static void end_grace(struct engine *e, struct cursor *c) {
+    LIST_FOR(n, next, &c->outstanding) {
+        struct delivery *d = CONTAINER_OF(n, struct delivery, in_cursor);
+        if (d->unclaimed) delivery_set_state(e, d, DELIVERY_READY, 0);
+    }
+}
+
+static void work_alone(struct engine *e, struct subscription *s) {
+    if (s->alone) return;
+    s->alone = true;
+    end_grace(e, &s->live);
+    LIST_FOR(n, next, &s->replays) end_grace(e, CONTAINER_OF(n, struct cursor, in_sub));
+    subscription_wake(e, s);
+}
+
 void attachment_attach(struct engine *e, const struct command *c) {
     struct subscription *s = NULL;
     struct attachment *a = NULL;
@@ -86,6 +103,7 @@ void attachment_attach(struct engine *e, const struct command *c) {
         backlog = e->last_seq + 1 - cursor_next(e, &s->live);
         a = attachment_new(e, s, c);
         resumed = claims_take(e, a, c);
+        if (c->u.attach.alone) work_alone(e, s);
         attachment_refresh(e, a);
     }
     struct effect *f = turn_effect(e, EFFECT_ATTACHED, c->route);

@@ -16,6 +16,7 @@ static void check_delivery(const struct engine *e, const struct subscription *s,
         CHECK(d->lease->delivery == d && d->lease->attachment->sub == s); /* E3 */
         CHECK(map_get(&d->lease->attachment->by_tag, d->lease->tag) == d->lease);
     }
+    CHECK(!d->unclaimed || (d->state == DELIVERY_DELAYED && !s->alone));
     switch (d->state) {
     case DELIVERY_READY:
         n->ready++;
@@ -139,4 +140,5 @@ void engine_check(const struct engine *e) {
     CHECK(timed <= e->deadlines.len); /* and timers of subscriptions, attachments and tasks */
     CHECK(stragglers == stragglers_held(e)); /* E10 */
     CHECK(list_empty(&e->dirty) || e->flush_at_ms != UINT64_MAX);
+    jobs_check(e);
 }

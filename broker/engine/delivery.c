@@ -226,19 +226,19 @@ void delivery_bury(struct engine *e, struct delivery *d, const char *reason,
 /* Never earlier than the policy says; the jitter keeps a burst that failed together from coming
  * back together. */
 static uint64_t backoff_ms(struct engine *e, const struct policy *p, uint32_t fails) {
-    uint64_t ms;
-    if (p->backoff_list_count > 0) {
-        uint32_t i = fails < p->backoff_list_count ? fails : p->backoff_list_count;
-        ms = p->backoff_list_ms[i - 1];
-    } else {
-        double delay = (double)p->backoff_min_ms;
-        for (uint32_t i = 1; i < fails && delay < (double)p->backoff_max_ms; i++) {
-            delay = delay * p->backoff_factor_permille / 1000.0;
-        }
-        ms = delay < (double)p->backoff_max_ms ? (uint64_t)delay : p->backoff_max_ms;
-    }
+    uint64_t ms = policy_backoff_ms(p, fails);
     uint64_t jitter = ms * p->backoff_jitter_permille / 1000;
     return ms + (jitter > 0 ? prng_below(&e->prng, jitter + 1) : 0);
+}
+
+/* Its next attempt would never be made. While its subscription is paused that is open: a resume
+ * makes it young again. */
+static bool too_late(struct engine *e, const struct delivery *d, uint64_t delay_ms) {
+    const struct subscription *s = d->cursor->sub;
+    struct event event;
+    if (s->policy.max_age_ms == 0 || s->paused) return false;
+    delivery_event(e, d, &event, NULL);
+    return delivery_too_old(e, d, &event, delay_ms);
 }
 
 void delivery_fail(struct engine *e, struct delivery *d, uint64_t delay_ms,
@@ -250,7 +250,8 @@ void delivery_fail(struct engine *e, struct delivery *d, uint64_t delay_ms,
         return;
     }
     if (delay_ms == DELAY_BY_POLICY) delay_ms = backoff_ms(e, p, d->fails);
-    delay(e, d, delay_ms, failure);
+    if (too_late(e, d, delay_ms)) delivery_bury(e, d, "expired", failure);
+    else delay(e, d, delay_ms, failure);
 }
 
 static void expire(struct engine *e, struct delivery *d) {
@@ -297,9 +298,13 @@ void delivery_timer(struct engine *e, struct delivery *d) {
     heap_insert(&e->deadlines, &d->timer.node, l->expires_ms);
 }
 
-bool delivery_too_old(const struct engine *e, const struct policy *p, const struct event *event) {
-    uint64_t since_ms = event->received_at_ms;
+bool delivery_too_old(const struct engine *e, const struct delivery *d, const struct event *event,
+                      uint64_t after_ms) {
+    const struct subscription *s = d->cursor->sub;
+    uint32_t from = d->cursor == &s->due ? d->row_cursor : d->cursor->id;
+    uint64_t since_ms = event->received_at_ms, at_ms = e->time.wall_ms + after_ms;
+    if (d->redrive || from != CURSOR_LIVE) return false;
     if (event->deliver_at_ms > since_ms) since_ms = event->deliver_at_ms;
-    return p->max_age_ms != 0 && e->time.wall_ms > since_ms &&
-           e->time.wall_ms - since_ms > p->max_age_ms;
+    if (s->aged_from_ms > since_ms) since_ms = s->aged_from_ms;
+    return s->policy.max_age_ms != 0 && at_ms > since_ms && at_ms - since_ms > s->policy.max_age_ms;
 }

@@ -106,17 +106,21 @@ void delivery_release(struct engine *e, struct delivery *d, uint64_t delay_ms);
 /* Back without a fail at once, but not to this attachment for delay_ms. */
 void delivery_elsewhere(struct engine *e, struct delivery *d, uint64_t attachment,
                         uint64_t delay_ms);
-/* One fail more: DELAYED by the policy or delay_ms, or a dead letter at max_fails. */
+/* One fail more: DELAYED by the policy or delay_ms, or a dead letter at max_fails or when it would
+ * be too old by then. */
 void delivery_fail(struct engine *e, struct delivery *d, uint64_t delay_ms,
                    const struct failure *failure);
-/* A dead letter now. `reason` is static: "rejected", "max_age", "max_fails". */
+/* A dead letter now. `reason` is static: "rejected", "expired", "max_fails". */
 void delivery_bury(struct engine *e, struct delivery *d, const char *reason,
                    const struct failure *failure);
 /* What was told of its last failure, as far as that is on disk; lives until store_end_reads. */
 struct failure delivery_last_failure(struct engine *e, const struct delivery *d);
 /* Forgets it without settling it anywhere else: a seek, or the end of a task. */
 void delivery_forget(struct engine *e, struct delivery *d);
-/* Its age passes the policy's max_age_ms. */
-bool delivery_too_old(const struct engine *e, const struct policy *p, const struct event *event);
+/* In after_ms its age will pass the policy's max_age_ms: counted from when it was received, or due,
+ * or its subscription was resumed. What an operator asked for again, by a replay or redrive, is
+ * wanted however old it is. */
+bool delivery_too_old(const struct engine *e, const struct delivery *d, const struct event *event,
+                      uint64_t after_ms);
 
 #endif

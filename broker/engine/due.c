@@ -98,7 +98,7 @@ uint64_t due_next_ms(const struct engine *e, const struct subscription *s) {
     uint64_t due_wall_ms = due_next_wall_ms(s), now_ms = e->time.now_ms, at_ms = now_ms;
     if (due_wall_ms == UINT64_MAX) return UINT64_MAX;
     if (due_wall_ms > e->time.wall_ms) at_ms += due_wall_ms - e->time.wall_ms;
-    bool may_be_out = due_wall_ms <= e->opened_wall_ms;
+    bool may_be_out = due_wall_ms <= e->opened_wall_ms && !s->alone;
     return may_be_out && at_ms < e->grace_until_ms ? e->grace_until_ms : at_ms;
 }
 
@@ -117,7 +117,8 @@ struct delivery *due_take_row(struct engine *e, struct subscription *s, const st
     uint64_t seq = key_read_u64(it->key, 12), hash = hash_bytes(0, it->key);
     struct record_due row;
     if (map_get(&s->due_taken, hash) != NULL || row_changing(e, STORE_DUE, it->key)) return NULL;
-    if (!record_due_decode(it->value, &row)) store_damaged("delayed event", seq);
+    bool whole = record_due_decode(it->value, &row) && row.event.seq == seq;
+    if (!whole) store_damaged("delayed event", seq);
     struct delivery *d = delivery_new(&s->due, seq);
     d->row_due_wall_ms = key_read_u64(it->key, 4);
     d->row_cursor = key_read_u32(it->key, 20);

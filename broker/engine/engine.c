@@ -19,6 +19,8 @@ int engine_open(struct engine **out, struct store *store, const struct engine_op
     if (o->dedupe_ms == 0) o->dedupe_ms = 24 * 3600 * 1000;
     if (o->turn_scan_events == 0) o->turn_scan_events = 8192;
     if (o->turn_deliver_bytes == 0) o->turn_deliver_bytes = 4 * MIB;
+    if (o->jobs_max == 0) o->jobs_max = LIMIT_JOBS;
+    if (o->jobs_bytes_max == 0) o->jobs_bytes_max = LIMIT_JOBS_BYTES;
     e->time = time;
     e->room = true;
     e->next_id = 1;
@@ -39,6 +41,7 @@ int engine_open(struct engine **out, struct store *store, const struct engine_op
     list_init(&e->due_waiting);
     list_init(&e->tasks_running);
     map_init(&e->attachments);
+    jobs_init(&e->jobs);
     e->index = filter_index_new();
     dedupe_init(&e->dedupe, o->dedupe_ids, o->dedupe_ms);
     int err = recover(e, error, error_size);
@@ -58,6 +61,7 @@ void engine_close(struct engine **out) {
     filter_index_free(&e->index);
     CHECK(e->attachments.len == 0);
     map_free(&e->attachments);
+    jobs_free(&e->jobs);
     heap_free(&e->deadlines);
     rows_settled(e, true);
     map_free(&e->rows_by_key);
@@ -96,6 +100,7 @@ void engine_step(struct engine *e, struct engine_time time, const struct command
         batch_delete(turn_batch(e), STORE_CONFIG, c->u.config.key);
         turn_effect(e, EFFECT_DONE, c->route);
         break;
+    case COMMAND_JOB_PUT: job_put(e, c); break;
     case COMMAND_ATTACH: attachment_attach(e, c); break;
     case COMMAND_WINDOW: attachment_window(e, c); break;
     case COMMAND_HOLD: attachment_hold(e, c); break;
@@ -153,10 +158,12 @@ struct engine_turn *engine_end_turn(struct engine *e, struct engine_time time) {
     fire_deadlines(e);
     if (time.now_ms >= e->lag_check_at_ms) cursors_check_lag(e);
     retention_run(e);
+    jobs_run(e);
     tasks_run(e);
     sweep_run(e);
     pump(e);
     publish_end_turn(e);
+    jobs_end_turn(e);
     cursors_flush(e);
     struct engine_turn *t = e->turn;
     if (t == NULL) return NULL;
@@ -201,6 +208,8 @@ uint64_t engine_next_deadline(const struct engine *e, struct engine_time time) {
     if (!list_empty(&e->runnable) || tasks_want_turn(e) || sweep_wants_turn(e)) return time.now_ms;
     uint64_t at_ms = e->flush_at_ms, retention_ms = retention_next_ms(e);
     if (retention_ms < at_ms) at_ms = retention_ms;
+    uint64_t jobs_ms = jobs_next_ms(e, time);
+    if (jobs_ms < at_ms) at_ms = jobs_ms;
     const struct heap_node *n = heap_min(&e->deadlines);
     if (n != NULL && n->at_ms < at_ms) at_ms = n->at_ms;
     return at_ms;

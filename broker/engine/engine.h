@@ -43,6 +43,12 @@
  *  E9 outstanding deliveries of a subscription never exceed the configured cap, or what a restart
  *     found, when that is more: its cursors' positions were written at different times.
  *  E10 a record that retention has passed is there as long as a cursor has it outstanding.
+ *  E11 a job is found by its id, once, and the counts of jobs and of their bytes equal a recount.
+ *  E12 a job has ended exactly when it has a final event or is overdue; then it is in the list of
+ *     those, in the order of ending, and its timer is for forgetting it, else for the end of its
+ *     TTL.
+ *  E13 a job's events rise strictly by seq; its state is made by the first final one, which is
+ *     never dropped.
  *
  * May call: base, storage/store.h, storage/record.h, proto/limits.h, proto/err.h, and the JSON
  * walker for filters, which is as pure. Never: anything with I/O, nor a room of the broker. */
@@ -80,6 +86,9 @@ struct engine_options {
     /* After a restart, what had been handed out waits so long for its workers to come back and
      * claim it; 0: not at all. */
     uint32_t restart_grace_ms;
+    uint32_t jobs_room;      /* EFFECT_JOB goes there; 0: nobody wants it */
+    uint32_t jobs_max;       /* jobs known at a time; 0: LIMIT_JOBS */
+    uint64_t jobs_bytes_max; /* of their ids, URIs and metadata; 0: LIMIT_JOBS_BYTES */
 };
 
 /* ---- policy ---- */
@@ -95,7 +104,8 @@ struct policy {
     struct slice filter; /* JSON text (filter.h); empty: every event */
     uint64_t lease_ms;
     uint64_t max_hold_ms; /* from hand-out; EXTEND does not pass it */
-    uint64_t max_age_ms;  /* since it was received or due: then a dead letter; 0: no limit */
+    uint64_t max_age_ms;  /* since it was received, due, or waited for a resume: then, or when its
+                             next attempt would come later, a dead letter; 0: no limit */
     uint32_t max_fails;   /* 0: never by count */
     uint64_t backoff_min_ms, backoff_max_ms;
     uint32_t backoff_factor_permille;
@@ -121,8 +131,13 @@ struct policy policy_default(void);
 /* ERR_OK; ERR_BAD_POLICY, or ERR_BAD_FILTER, with a text in why[size] that names the field, what is
  * wrong and what is allowed. */
 enum err policy_check(const struct policy *p, char *why, size_t size);
+/* How long a delivery waits after its fails-th failure (1 or more), before the jitter. */
+uint64_t policy_backoff_ms(const struct policy *p, uint32_t fails);
 /* Whether it is a name for a source or subscription. */
 bool name_ok(struct slice name);
+/* Whether an event may have these endpoints: none, or 1 to LIMIT_ENDPOINTS lines of 1 to
+ * LIMIT_URI_BYTES. */
+bool endpoints_ok(struct slice endpoints);
 
 /* How long the journal and dead letters are kept; 0: for ever. The smaller of what was given when
  * the broker started and what an operator has set later counts: that is the caller's business. */
@@ -144,6 +159,7 @@ enum command_kind {
     COMMAND_TASK_CANCEL,
     COMMAND_CONFIG_PUT,
     COMMAND_CONFIG_DELETE,
+    COMMAND_JOB_PUT, /* registers a job, or replaces what is registered of it */
     COMMAND_ATTACH,
     COMMAND_WINDOW,
     COMMAND_HOLD,
@@ -197,9 +213,13 @@ struct command {
     union {
         struct {
             const struct event
-                *events;      /* seq, project and received_at_ms are the engine's to set */
-            size_t count;     /* 1 .. LIMIT_PUBLISH_EVENTS */
-            uint32_t project; /* whose events they are */
+                *events;        /* seq, project and received_at_ms are the engine's to set */
+            size_t count;       /* 1 .. LIMIT_PUBLISH_EVENTS */
+            uint32_t project;   /* whose events they are */
+            uint64_t dedupe_ms; /* a repeat of what is older is none; 0: as long as it is known */
+            /* A repeat is told by source and body instead of source and id: nothing vouches for
+             * the id. */
+            bool dedupe_by_body;
         } publish;
         struct {
             struct slice name;
@@ -214,6 +234,8 @@ struct command {
         struct {
             struct slice name;
             bool paused;
+            bool ages; /* resume: max_age_ms counts the time of the pause too; else what waited is
+                          as old as if it had come now */
         } pause;
         struct {
             struct slice name;
@@ -229,8 +251,9 @@ struct command {
             struct slice filter;               /* JSON text; empty: every event */
             uint32_t rate_per_s;               /* 0: no limit; REPLAY and REDRIVE */
             uint64_t from_seq, to_seq;         /* 0: not given */
-            uint64_t from_time_ms, to_time_ms; /* 0: not given; exclusive with the seqs; REPLAY
-                                                  and COUNT */
+            uint64_t from_time_ms, to_time_ms; /* 0: not given; exclusive with the seqs; to_time_ms
+                                                  only REPLAY and COUNT. REDRIVE and PURGE: of
+                                                  events received since */
         } task;
         struct {
             uint32_t id;
@@ -238,6 +261,12 @@ struct command {
         struct {
             struct slice key, value; /* what a room keeps; the key says whose it is */
         } config;
+        struct {
+            struct slice id;        /* 1 .. LIMIT_EVENT_SUBJECT_BYTES: the subject of its events */
+            struct slice endpoints; /* as in struct event */
+            struct slice metadata;  /* JSON object or empty: for events that bring none */
+            uint64_t ttl_ms;        /* from now; without a final event until then: job.overdue */
+        } job;
         struct {
             uint64_t attachment; /* chosen by the room, never used twice */
             struct slice name;
@@ -252,6 +281,9 @@ struct command {
             uint64_t resumes;     /* the session that the claims come from; 0: there are none */
             const struct claim *claims;
             size_t claims_count;
+            /* Nobody else works on this subscription: what was out before a restart is ready at
+             * once, for all, instead of waiting for its worker. */
+            bool alone;
         } attach; /* route goes into every effect of this attachment */
         struct {
             uint64_t attachment, events, bytes;
@@ -289,6 +321,7 @@ enum effect_kind {
     EFFECT_LEASE_SOON, /* a quarter of a lease is left */
     EFFECT_REVOKED,    /* a lease ran out, or a claim was not granted */
     EFFECT_ENDED,      /* the attachment's subscription was deleted: the attachment is gone */
+    EFFECT_JOB,        /* an event of a registered job is durable (route.room: jobs_room) */
 };
 
 struct publish_result {
@@ -336,6 +369,10 @@ struct effect {
         struct {
             uint64_t attachment;
         } ended;
+        struct {
+            struct slice id;
+            uint64_t seq;
+        } job;
     } u;
 };
 
@@ -470,7 +507,7 @@ struct dead_letter {
     uint32_t cursor; /* 0: live; else the replay's id */
     uint64_t died_at_ms;
     uint32_t fails, deliveries;
-    struct slice reason;    /* "max_fails", "max_age", "rejected" */
+    struct slice reason;    /* "max_fails", "expired" (older than max_age_ms), "rejected" */
     struct failure failure; /* the last one */
     struct event event;
 };
@@ -479,6 +516,40 @@ struct dead_letter {
 typedef bool engine_dead_fn(void *ctx, const struct dead_letter *dead);
 bool engine_dead_scan(struct engine *e, struct slice subscription, uint64_t after_seq,
                       uint32_t after_cursor, engine_dead_fn *fn, void *ctx);
+
+enum job_state {
+    JOB_PENDING,
+    JOB_REQUIRES_ACTION,
+    JOB_SUCCEEDED, /* this and the rest are final */
+    JOB_FAILED,
+    JOB_CANCELLED,
+    JOB_EXPIRED,
+};
+const char *job_state_name(enum job_state s); /* "pending" ... */
+/* What an event type makes of a job, by its last segment: succeeded, completed, generated; failed;
+ * cancelled; expired; requires_action; anything else: PENDING, which changes nothing. */
+enum job_state job_state_of_type(struct slice type);
+static inline bool job_state_is_final(enum job_state s) {
+    return s >= JOB_SUCCEEDED;
+}
+
+struct job_info {
+    struct slice id, endpoints, metadata;
+    uint64_t created_at_ms, updated_at_ms; /* first put, last put */
+    uint64_t due_at_ms;                    /* wall time of its TTL */
+    enum job_state state;                  /* by its durable events; a final one stays */
+    bool overdue;                          /* job.overdue was published */
+    uint64_t events_total;
+    /* The last ones, rising, durable, at most LIMIT_JOB_EVENTS, and always the first final and the
+     * first requires_action one; some may be gone from the journal. */
+    const uint64_t *seqs;
+    const uint8_t *states; /* enum job_state that each of them makes */
+    size_t seqs_count;
+};
+/* False: no such job is registered, or not durable yet. What a later PUT changed is shown before
+ * it is durable. Borrowed until the next command. */
+bool engine_job_get(struct engine *e, struct slice id, struct job_info *out);
+size_t engine_jobs_count(const struct engine *e);
 
 /* Calls fn for every config entry whose key starts with prefix, in key order. */
 typedef void engine_config_fn(void *ctx, struct slice key, struct slice value);

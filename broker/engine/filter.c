@@ -122,6 +122,10 @@ static void put_clause(struct buf *b, const struct filter_clause *k) {
         put_name(b, "subject_prefix");
         buf_append_json_string(b, k->subject_prefix);
     }
+    if (k->has_endpoint) {
+        put_name(b, "endpoint");
+        buf_printf(b, "%u", k->endpoint);
+    }
     for (size_t i = 0; i < k->fields_count; i++) {
         if (i == 0) put_name(b, "user_metadata");
         buf_append_byte(b, i == 0 ? '{' : ',');

@@ -6,6 +6,7 @@
  *   {"types": ["batch.*", "video.generated"],          globs (base/glob.h); one of them
  *    "sources": ["gemini"],                            names; one of them
  *    "subject_prefix": "batches/",
+ *    "endpoint": 0,                                    it has endpoints of its own, so many or more
  *    "user_metadata": {"job_group": "nightly-eval",    a scalar: equals it
  *                      "priority": {"in": ["high", "urgent"]},
  *                      "region": {"prefix": "eu-"},
@@ -46,8 +47,9 @@ struct slice filter_text(const struct filter *f);
 /* An event as filters see it. Borrows the event. */
 struct filter_subject {
     const struct event *event;
-    bool parsed;   /* members are noted: done by the first filter that asks for metadata */
-    bool overflow; /* there are more members: the rest is looked for in the text */
+    uint32_t endpoints; /* how many it has */
+    bool parsed;        /* members are noted: done by the first filter that asks for metadata */
+    bool overflow;      /* there are more members: the rest is looked for in the text */
     size_t count;
     struct filter_member {
         struct slice name; /* raw, without quotes */
@@ -79,9 +81,10 @@ bool filter_subject_value(struct filter_subject *subject, struct slice name, uin
  * Finds the filters that may match an event without asking each. A filter is entered under one
  * thing that must be so for it to match: a value of user_metadata (equals or in), a subject prefix,
  * literal leading segments of its types, its sources; of these the one that fewest others are
- * entered under at that time (an `any` under one of each of its parts). One that names nothing of
- * the kind is asked for every event. What the index offers is a candidate: filter_match decides. An
- * owner is offered at most once per event. */
+ * entered under at that time (an `any` under one of each of its parts); under its `endpoint`
+ * whenever it has one, as few events do. One that names nothing of the kind is asked for every
+ * event. What the index offers is a candidate: filter_match decides. An owner is offered at most
+ * once per event. */
 struct filter_index;
 struct filter_index *filter_index_new(void);
 void filter_index_free(struct filter_index **x);

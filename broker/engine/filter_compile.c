@@ -378,6 +378,20 @@ static bool read_subject_prefix(struct compiler *c, const struct part *p, const 
     return read_bounded(c, p, place, LIMIT_EVENT_SUBJECT_BYTES, &out->subject_prefix);
 }
 
+static bool read_endpoint(struct compiler *c, const struct part *p, const struct place *place,
+                          struct filter_clause *out) {
+    struct filter_value v = {.type = FILTER_OTHER};
+    if (!count_node(c, place)) return false;
+    if (p->type == JSON_IS_NUMBER) filter_value_read(p->raw, NULL, &v);
+    if (v.type != FILTER_NUMBER || !v.whole || v.negative || v.magnitude >= LIMIT_ENDPOINTS) {
+        return refuse(c, place, "must be a number from 0 to %d: which of an event's own endpoints",
+                      LIMIT_ENDPOINTS - 1);
+    }
+    out->has_endpoint = true;
+    out->endpoint = (uint32_t)v.magnitude;
+    return true;
+}
+
 static bool read_clauses(struct compiler *c, const struct part *p, const struct place *place,
                          struct filter_clause **out, size_t *count) {
     struct parts list = {0};
@@ -423,6 +437,7 @@ static const struct {
     {"types", read_types},
     {"sources", read_sources},
     {"subject_prefix", read_subject_prefix},
+    {"endpoint", read_endpoint},
     {"user_metadata", read_user_metadata},
     {"all", read_all},
     {"any", read_any},
@@ -444,8 +459,8 @@ static bool read_clause(struct compiler *c, const struct part *p, const struct p
         while (m < MEMBERS && !slice_eq_str(part->name, members[m].name)) m++;
         if (m == MEMBERS) {
             return refuse(c, &at,
-                          "unknown; a filter has types, sources, subject_prefix, user_metadata, "
-                          "all, any and not");
+                          "unknown; a filter has types, sources, subject_prefix, endpoint, "
+                          "user_metadata, all, any and not");
         }
         if (there[m]) return refuse(c, &at, "given twice");
         there[m] = true;

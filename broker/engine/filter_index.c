@@ -7,8 +7,11 @@
  * to filter_match, never an event.
  *
  * The keys of an event: each top-level scalar of user_metadata; its subject's beginnings, of the
- * lengths in use; its whole type; its type up to each dot; its source. Of a kind that no entry
- * uses none is looked up, so user_metadata is not even parsed. */
+ * lengths in use; its whole type; its type up to each dot; its source; the numbers of its own
+ * endpoints. Of a kind that no entry uses none is looked up, so user_metadata is not even parsed.
+ *
+ * A filter with an endpoint is entered under that, however many others are: most events have none,
+ * and must not be held against it for their type. */
 #include <stdlib.h>
 
 #include "base/arena.h"
@@ -16,7 +19,15 @@
 #include "base/list.h"
 #include "broker/engine/filter_internal.h"
 
-enum kind { KIND_METADATA, KIND_SUBJECT, KIND_TYPE, KIND_TYPE_HEAD, KIND_SOURCE, KINDS };
+enum kind {
+    KIND_METADATA,
+    KIND_SUBJECT,
+    KIND_TYPE,
+    KIND_TYPE_HEAD,
+    KIND_SOURCE,
+    KIND_ENDPOINT,
+    KINDS
+};
 
 struct key {
     enum kind kind;
@@ -29,6 +40,7 @@ struct anchor {
     struct key *keys;
     size_t count;
     uint64_t cost; /* links in the buckets of the keys */
+    bool rare;     /* every key is one that most events have not */
 };
 
 struct bucket {
@@ -93,19 +105,21 @@ static struct key key_of(enum kind kind, struct slice text) {
 /* ---- choosing an anchor ---- */
 
 static struct anchor anchor_new(struct filter_index *x, size_t count) {
-    return (struct anchor){arena_alloc(&x->scratch, count * sizeof(struct key)), count, 0};
+    return (struct anchor){arena_alloc(&x->scratch, count * sizeof(struct key)), count, 0, false};
 }
 
-/* Takes `a` for *best if fewer hang there, or as many under fewer keys. */
+/* Takes `a` for *best if it is rare, or fewer hang there, or as many under fewer keys. */
 static void offer_anchor(struct filter_index *x, struct anchor a, struct anchor *best) {
     a.cost = 0;
+    a.rare = true;
     for (size_t i = 0; i < a.count; i++) {
         const struct bucket *b = map_get(&x->buckets, a.keys[i].hash);
         if (b != NULL) a.cost += b->count;
+        a.rare &= a.keys[i].kind == KIND_ENDPOINT;
     }
-    bool better =
-        best->count == 0 || a.cost < best->cost || (a.cost == best->cost && a.count < best->count);
-    if (better) *best = a;
+    bool cheaper = a.cost < best->cost || (a.cost == best->cost && a.count < best->count);
+    bool better = a.rare == best->rare ? cheaper : a.rare;
+    if (best->count == 0 || better) *best = a;
 }
 
 static void offer_field(struct filter_index *x, const struct filter_field *f, struct anchor *best) {
@@ -179,6 +193,11 @@ static void offer_any(struct filter_index *x, const struct filter_clause *k, str
 /* best->count stays 0 when the clause has no anchor. */
 static void offer_clause(struct filter_index *x, const struct filter_clause *k,
                          struct anchor *best) {
+    if (k->has_endpoint) {
+        struct anchor a = anchor_new(x, 1);
+        a.keys[0] = (struct key){KIND_ENDPOINT, 0, key_hash(KIND_ENDPOINT, k->endpoint)};
+        offer_anchor(x, a, best);
+    }
     for (size_t i = 0; i < k->fields_count; i++) offer_field(x, &k->fields[i], best);
     if (k->subject_prefix.len > 0) {
         struct anchor a = anchor_new(x, 1);
@@ -349,6 +368,9 @@ void filter_index_candidates(struct filter_index *x, struct filter_subject *subj
     const struct event *e = subject->event;
     x->epoch++;
     offer_bucket(&a, &x->everything);
+    for (uint32_t i = 0; i < subject->endpoints && x->links[KIND_ENDPOINT] > 0; i++) {
+        look_up(&a, KIND_ENDPOINT, i);
+    }
     if (x->links[KIND_SOURCE] > 0) look_up(&a, KIND_SOURCE, fold_all(e->source));
     if (x->links[KIND_TYPE] + x->links[KIND_TYPE_HEAD] > 0) look_up_type(&a, e->type);
     if (x->links[KIND_SUBJECT] > 0) look_up_subject(&a, e->subject);

@@ -93,6 +93,8 @@ struct filter_clause {
     struct slice *types, *sources;
     size_t types_count, sources_count;
     struct slice subject_prefix; /* empty: not there */
+    bool has_endpoint;
+    uint32_t endpoint;           /* below LIMIT_ENDPOINTS */
     struct filter_field *fields; /* by name */
     size_t fields_count;
     struct filter_clause *all, *any;

@@ -13,8 +13,16 @@ enum holds { NO, UNKNOWN, YES };
 
 /* ---- the event's user_metadata ---- */
 
+/* Lines of a text that does not end with one. */
+static uint32_t count_lines(struct slice text) {
+    uint32_t count = text.len > 0;
+    for (size_t i = 0; i < text.len; i++) count += text.data[i] == '\n';
+    return count;
+}
+
 void filter_subject_init(struct filter_subject *s, const struct event *event) {
     s->event = event;
+    s->endpoints = count_lines(event->endpoints);
     s->parsed = event->metadata.len == 0;
     s->overflow = false;
     s->count = 0;
@@ -157,6 +165,7 @@ static enum holds clause_holds(const struct filter_clause *k, struct filter_subj
     if (k->types_count > 0 && !one_matches(k->types, k->types_count, e->type)) return NO;
     if (k->sources_count > 0 && !one_is(k->sources, k->sources_count, e->source)) return NO;
     if (!begins_with(e->subject, k->subject_prefix)) return NO;
+    if (k->has_endpoint && k->endpoint >= s->endpoints) return NO;
 
     enum holds result = YES;
     for (size_t i = 0; i < k->fields_count && result != NO; i++) {

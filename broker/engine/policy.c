@@ -114,3 +114,15 @@ bool policy_equal(const struct subscription *s, const struct policy *b) {
     }
     return same;
 }
+
+uint64_t policy_backoff_ms(const struct policy *p, uint32_t fails) {
+    if (p->backoff_list_count > 0) {
+        uint32_t i = fails < p->backoff_list_count ? fails : p->backoff_list_count;
+        return p->backoff_list_ms[i - 1];
+    }
+    double delay = (double)p->backoff_min_ms;
+    for (uint32_t i = 1; i < fails && delay < (double)p->backoff_max_ms; i++) {
+        delay = delay * p->backoff_factor_permille / 1000.0;
+    }
+    return delay < (double)p->backoff_max_ms ? (uint64_t)delay : p->backoff_max_ms;
+}

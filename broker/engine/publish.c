@@ -1,5 +1,16 @@
 #include "broker/engine/state.h"
 
+bool endpoints_ok(struct slice endpoints) {
+    if (endpoints.len == 0) return true;
+    for (size_t lines = 1;; lines++) {
+        const uint8_t *end = memchr(endpoints.data, '\n', endpoints.len);
+        size_t len = end == NULL ? endpoints.len : (size_t)(end - endpoints.data);
+        if (len == 0 || len > LIMIT_URI_BYTES || lines > LIMIT_ENDPOINTS) return false;
+        if (end == NULL) return true;
+        endpoints = slice_from(endpoints, len + 1);
+    }
+}
+
 static enum err event_check(const struct engine *e, const struct event *v, const char **why) {
     const struct {
         size_t len, max;
@@ -12,12 +23,17 @@ static enum err event_check(const struct engine *e, const struct event *v, const
         {v->content_type.len, LIMIT_EVENT_CONTENT_TYPE_BYTES, "content_type: at most 256 bytes"},
         {v->metadata.len, LIMIT_EVENT_METADATA_BYTES, "user_metadata: at most 16384 bytes"},
         {v->headers.len, LIMIT_EVENT_HEADERS_BYTES, "headers: at most 8192 bytes"},
+        {v->endpoints.len, LIMIT_EVENT_ENDPOINTS_BYTES, "webhook_config.uris: at most 16392 bytes"},
         {v->body.len, LIMIT_BODY_BYTES_HIGHEST, "body: at most 16777216 bytes"},
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         if (parts[i].len <= parts[i].max) continue;
         *why = parts[i].why;
         return ERR_TOO_LARGE;
+    }
+    if (!endpoints_ok(v->endpoints)) {
+        *why = "webhook_config.uris: at most 8 URIs of 1 to 2048 bytes";
+        return ERR_INVALID_REQUEST;
     }
     if (v->deliver_at_ms > e->time.wall_ms + LIMIT_DELIVER_LATER_MS) {
         *why = "deliver_at: at most 30 days ahead";
@@ -26,17 +42,36 @@ static enum err event_check(const struct engine *e, const struct event *v, const
     return ERR_OK;
 }
 
+/* How a repeat is told. */
+struct repeats {
+    uint64_t dedupe_ms;
+    bool by_body;
+};
+
 struct same_event {
     struct engine *e;
     const struct event *event;
+    const struct repeats *repeats;
 };
 
-/* The fingerprint was a hit: is it really the same source and id? */
+/* The fingerprint was a hit: is it really the same source and id, or body? */
 static bool same_event(void *ctx, uint64_t seq) {
     struct same_event *s = ctx;
+    const struct repeats *how = s->repeats;
     struct event stored;
-    return event_read(s->e, seq, &stored, NULL) && stored.project == s->event->project &&
-           slice_eq(stored.source, s->event->source) && slice_eq(stored.id, s->event->id);
+    if (!event_read(s->e, seq, &stored, NULL) || stored.project != s->event->project ||
+        !slice_eq(stored.source, s->event->source)) {
+        return false;
+    }
+    uint64_t age_ms = s->e->last_received_ms - stored.received_at_ms;
+    if (how->dedupe_ms != 0 && age_ms >= how->dedupe_ms) return false;
+    return how->by_body ? slice_eq(stored.body, s->event->body) : slice_eq(stored.id, s->event->id);
+}
+
+static uint64_t fingerprint_of(const struct event *event, const struct repeats *repeats) {
+    struct event named = *event;
+    if (repeats->by_body) named.id = event->body;
+    return named.id.len == 0 && !repeats->by_body ? 0 : dedupe_fingerprint(&named);
 }
 
 static struct event *turn_events_add(struct turn_events *t, uint64_t fingerprint) {
@@ -51,13 +86,12 @@ static struct event *turn_events_add(struct turn_events *t, uint64_t fingerprint
 
 /* Journals one event in the open turn, or finds that it is there already. */
 static struct publish_result journal(struct engine *e, const struct event *incoming,
-                                     uint32_t project) {
+                                     uint32_t project, const struct repeats *repeats) {
     struct event event = *incoming;
-    uint64_t fingerprint = 0;
     event.project = project;
-    if (event.id.len > 0) {
-        struct same_event same = {e, &event};
-        fingerprint = dedupe_fingerprint(&event);
+    uint64_t fingerprint = fingerprint_of(&event, repeats);
+    if (fingerprint != 0) {
+        struct same_event same = {e, &event, repeats};
         uint64_t seq = dedupe_find(&e->dedupe, fingerprint, same_event, &same);
         if (seq != 0) {
             e->totals.duplicates_total++;
@@ -70,6 +104,7 @@ static struct publish_result journal(struct engine *e, const struct event *incom
     event.received_at_ms = e->last_received_ms;
     event.offset = e->journal_end;
     if (event.deliver_at_ms <= e->time.wall_ms) event.deliver_at_ms = 0;
+    struct job *job = job_lend(e, &event);
     struct event *stored = turn_events_add(t->events, fingerprint);
     uint8_t key[KEY_U64_BYTES];
     struct slice value = record_event_encode(&b->arena, &event, stored);
@@ -80,8 +115,20 @@ static struct publish_result journal(struct engine *e, const struct event *incom
         dedupe_add(&e->dedupe, fingerprint, event.seq, event.received_at_ms);
     }
     e->totals.published_total++;
+    if (job != NULL) job_note(e, job, stored);
     subscriptions_offer(e, stored);
     return (struct publish_result){.seq = event.seq};
+}
+
+static void stamp(struct engine *e) {
+    if (e->time.wall_ms > e->last_received_ms) e->last_received_ms = e->time.wall_ms;
+}
+
+uint64_t publish_own(struct engine *e, const struct event *event) {
+    CHECK(e->room && event->id.len == 0);
+    stamp(e);
+    const struct repeats repeats = {.dedupe_ms = 0};
+    return journal(e, event, PROJECT_DEFAULT, &repeats).seq;
 }
 
 void publish(struct engine *e, const struct command *c) {
@@ -105,10 +152,11 @@ void publish(struct engine *e, const struct command *c) {
     }
     struct publish_result *results = NULL;
     if (err == ERR_OK) {
-        if (e->time.wall_ms > e->last_received_ms) e->last_received_ms = e->time.wall_ms;
+        stamp(e);
         results = arena_alloc(turn_arena(e), count * sizeof *results);
+        const struct repeats repeats = {c->u.publish.dedupe_ms, c->u.publish.dedupe_by_body};
         for (size_t i = 0; i < count; i++) {
-            results[i] = journal(e, &c->u.publish.events[i], c->u.publish.project);
+            results[i] = journal(e, &c->u.publish.events[i], c->u.publish.project, &repeats);
         }
     } else {
         e->totals.refused_total += count;

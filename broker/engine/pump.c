@@ -58,8 +58,9 @@ static bool reader_get(struct engine *e, struct reader *r, struct cursor *c, str
 /* An effect's slices must live as long as its own turn. */
 static void own_event(struct engine *e, struct event *v) {
     struct arena *arena = turn_arena(e);
-    struct slice *parts[] = {&v->source,       &v->id,       &v->type,    &v->subject,
-                             &v->content_type, &v->metadata, &v->headers, &v->body};
+    struct slice *parts[] = {&v->source,  &v->id,           &v->type,
+                             &v->subject, &v->content_type, &v->metadata,
+                             &v->headers, &v->endpoints,    &v->body};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         *parts[i] = arena_copy(arena, *parts[i]);
     }
@@ -118,15 +119,11 @@ enum step {
     STEP_NO_ROOM, /* no worker may take one of this kind */
 };
 
-/* What an operator asked for again, by a replay or redrive, is wanted however old it is. */
 static bool given_up_as_old(struct engine *e, struct delivery *d, const struct event *event,
                             struct budget *budget) {
-    const struct subscription *s = d->cursor->sub;
-    uint32_t from = d->cursor == &s->due ? d->row_cursor : d->cursor->id;
-    if (d->redrive || from != CURSOR_LIVE) return false;
-    if (!delivery_too_old(e, &s->policy, event)) return false;
+    if (!delivery_too_old(e, d, event, 0)) return false;
     struct failure last = delivery_last_failure(e, d);
-    delivery_bury(e, d, "max_age", &last);
+    delivery_bury(e, d, "expired", &last);
     spend(budget, event);
     return true;
 }

@@ -130,6 +130,7 @@ static int recover_subscriptions(struct recovery *r) {
         }
         struct subscription *sub = subscription_add(e, id, s.name, &p, s.created_at_ms);
         sub->paused = (s.flags & RECORD_SUBSCRIPTION_PAUSED) != 0;
+        sub->aged_from_ms = s.aged_from_ms;
         map_add(&r->subs, id, sub);
     }
     store_iter_end(e->store, &it);
@@ -312,12 +313,18 @@ static int recover_cursor(struct recovery *r, struct cursor *c) {
     return err;
 }
 
+static int recover_jobs(struct recovery *r) {
+    uint64_t number = 0;
+    return jobs_recover(r->e, &number) ? 0 : damaged(r, "the row of job", number);
+}
+
 int recover(struct engine *e, char *error, size_t error_size) {
     struct recovery r = {.e = e, .error = error, .error_size = error_size};
     map_init(&r.subs);
     int err = recover_journal(&r);
     if (err == 0 && !sweep_recover(e)) err = damaged(&r, "the list of deleted subscriptions", 0);
     if (err == 0) err = recover_ids(&r);
+    if (err == 0) err = recover_jobs(&r);
     if (err == 0) err = recover_subscriptions(&r);
     if (err == 0) err = recover_tasks(&r);
     if (err == 0) err = recover_positions(&r);

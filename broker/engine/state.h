@@ -13,6 +13,7 @@
 #include "broker/engine/delivery.h"
 #include "broker/engine/engine.h"
 #include "broker/engine/filter.h"
+#include "broker/engine/job.h"
 #include "storage/record.h"
 
 #define CURSOR_LIVE 0u
@@ -98,7 +99,8 @@ struct subscription {
     uint32_t id;
     char name[LIMIT_NAME_BYTES + 1];
     uint64_t created_at_ms;
-    struct policy policy; /* its slices and lists are in policy_memory */
+    uint64_t aged_from_ms; /* wall: its last resume that made what waited young again; 0: none */
+    struct policy policy;  /* its slices and lists are in policy_memory */
     void *policy_memory;
     struct filter *filter; /* policy.filter, compiled */
     struct cursor live, due;
@@ -109,6 +111,7 @@ struct subscription {
     struct list in_runnable; /* in engine.runnable */
     bool runnable;
     bool paused;
+    bool alone;       /* an attachment said so: nobody comes back from before the restart */
     bool ready_next;  /* whose turn it is when both fresh and ready events wait */
     bool due_turn;    /* likewise between the ready list and what is due on disk */
     bool replay_next; /* likewise between the live cursor and a replay */
@@ -218,6 +221,8 @@ struct engine {
     uint8_t dead_place[KEY_DEAD_BYTES];    /* where it begins */
     char blocked_by[LIMIT_NAME_BYTES + 1]; /* a subscription; empty: none */
 
+    struct job_table jobs;
+
     /* sweep.c: deleted subscriptions whose rows are not gone, oldest first. */
     uint32_t *swept;
     size_t swept_count, swept_cap;
@@ -307,7 +312,8 @@ void due_delete(struct engine *e, struct delivery *d);
 /* A durable row is due and may be read. */
 bool due_waits(const struct engine *e, const struct subscription *s);
 /* When the next one may be read, monotonic ms, now or later; UINT64_MAX: there is none. What was
- * due when the broker started may be out: it waits for its worker for the grace period. */
+ * due when the broker started may be out: it waits for its worker for the grace period, unless its
+ * subscription has one that is alone there. */
 uint64_t due_next_ms(const struct engine *e, const struct subscription *s);
 /* Reads on to the first row that is due and not handed out: a NEW delivery of the due cursor, with
  * its event. NULL: there was none. */
@@ -372,6 +378,8 @@ uint64_t oldest_seq(const struct engine *e);
 
 /* ---- publish.c ---- */
 void publish(struct engine *e, const struct command *c);
+/* Journals an event of the broker's own, when there is room for it; returns its seq. */
+uint64_t publish_own(struct engine *e, const struct event *event);
 /* Writes the id log of the open turn and trims old rows. */
 void publish_end_turn(struct engine *e);
 uint64_t seq_at_time(struct engine *e, uint64_t wall_ms);

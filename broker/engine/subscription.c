@@ -218,6 +218,7 @@ static void subscription_write(struct engine *e, struct subscription *s) {
         .lease_ms = p->lease_ms,
         .max_hold_ms = p->max_hold_ms,
         .max_age_ms = p->max_age_ms,
+        .aged_from_ms = s->aged_from_ms,
         .max_fails = p->max_fails,
         .backoff_min_ms = p->backoff_min_ms,
         .backoff_max_ms = p->backoff_max_ms,
@@ -348,6 +349,8 @@ void subscription_update(struct engine *e, const struct command *c) {
 void subscription_pause(struct engine *e, const struct command *c) {
     struct subscription *s = find_or_answer(e, c, c->u.pause.name);
     if (s == NULL) return;
+    bool resumed = s->paused && !c->u.pause.paused;
+    if (resumed && !c->u.pause.ages) s->aged_from_ms = e->time.wall_ms;
     s->paused = c->u.pause.paused;
     if (s->paused) {
         list_unlink(&s->in_runnable);

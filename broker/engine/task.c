@@ -164,18 +164,49 @@ static enum err journal_range(struct engine *e, const struct command *c, struct 
     return ERR_OUT_OF_RANGE;
 }
 
+/* The first dead letter of a seq from `from` on. The event is borrowed until store_end_reads. */
+static bool dead_from(struct engine *e, const struct subscription *s, uint64_t from,
+                      struct event *out) {
+    uint8_t key[KEY_DEAD_BYTES];
+    struct store_iter it;
+    struct record_dead r;
+    store_seek(e->store, STORE_DEAD, key_dead(key, s->id, from, 0), &it);
+    bool found = it.valid && key_read_u32(it.key, 0) == s->id;
+    if (found) {
+        uint64_t seq = key_read_u64(it.key, 4);
+        bool whole = record_dead_decode(it.value, &r) && r.event.seq == seq;
+        if (!whole) store_damaged("dead letter", seq);
+    }
+    store_iter_end(e->store, &it);
+    if (found) *out = r.event;
+    return found;
+}
+
+/* The seq from which on dead letters are of events that were received at wall_ms or later. Those of
+ * events that the journal has no more are asked themselves: they rise by time as by seq (E8). It is
+ * that of a letter: what lies between two of them and dies meanwhile may be older. */
+static uint64_t dead_at_time(struct engine *e, const struct subscription *s, uint64_t wall_ms) {
+    uint64_t lo = 1, end = seq_at_time(e, wall_ms), hi = end;
+    struct event event;
+    if (hi > oldest_seq(e)) return hi;
+    while (lo < hi) {
+        uint64_t mid = lo + (hi - lo) / 2;
+        bool before = dead_from(e, s, mid, &event) && event.seq < hi;
+        if (before && event.received_at_ms < wall_ms) lo = event.seq + 1;
+        else hi = mid;
+    }
+    return dead_from(e, s, lo, &event) && event.seq < end ? event.seq : end;
+}
+
 static enum err dead_range(struct engine *e, const struct command *c, struct record_task *r,
                            const struct subscription *s, const char **message) {
     uint64_t from = c->u.task.from_seq, to = c->u.task.to_seq;
+    struct event event;
     r->from = from == 0 ? 1 : from;
     r->to = to == 0 ? (e->last_seq == 0 ? 1 : e->last_seq) : to;
+    if (c->u.task.from_time_ms != 0) r->from = dead_at_time(e, s, c->u.task.from_time_ms);
     if (from == 0 || from != to) return ERR_OK;
-    uint8_t key[KEY_DEAD_BYTES];
-    struct store_iter it;
-    store_seek(e->store, STORE_DEAD, key_dead(key, s->id, from, 0), &it);
-    bool found = it.valid && key_read_u32(it.key, 0) == s->id && key_read_u64(it.key, 4) == from;
-    store_iter_end(e->store, &it);
-    if (found) return ERR_OK;
+    if (dead_from(e, s, from, &event) && event.seq == from) return ERR_OK;
     *message =
         turn_text(e, "\"%s\" has no dead letter with seq %llu", s->name, (unsigned long long)from);
     return ERR_NOT_FOUND;
@@ -197,6 +228,10 @@ static enum err task_check(struct engine *e, const struct command *c, struct rec
         return ERR_INVALID_REQUEST;
     }
     bool dead = r->kind == TASK_REDRIVE || r->kind == TASK_PURGE;
+    if (dead && c->u.task.to_time_ms != 0) {
+        *message = "dead letters go from a time on, not until one: give the last seq, or a filter";
+        return ERR_INVALID_REQUEST;
+    }
     enum err err = dead ? dead_range(e, c, r, s, message) : journal_range(e, c, r, message);
     if (err != ERR_OK) return err;
     err = filter_compile(c->u.task.filter, filter, why, sizeof why);
@@ -385,7 +420,8 @@ static void dead_run(struct engine *e, struct task *t, struct slice_left *left) 
         if (end) break;
         c->next = key_read_u64(it.key, 4);
         t->place_cursor = key_read_u32(it.key, 12);
-        if (!record_dead_decode(it.value, &r)) store_damaged("dead letter", c->next);
+        bool whole = record_dead_decode(it.value, &r) && r.event.seq == c->next;
+        if (!whole) store_damaged("dead letter", c->next);
         /* What died again in this moment has taken the row's place, and is not of this task. */
         bool changing = row_changing(e, STORE_DEAD, it.key);
         if (!changing && dead_wanted(t, &r)) dead_move(e, t, it.key, &r);

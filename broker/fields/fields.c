@@ -226,3 +226,50 @@ bool field_texts(const struct fields *o, const char *name, size_t max_count, siz
     *count = len;
     return true;
 }
+
+bool field_objects(const struct fields *o, const char *name, size_t max_count, size_t *count,
+                   struct refusal *f) {
+    const json_t *v = json_object_get(o->object, name);
+    if (v == NULL) return true;
+    size_t len = json_array_size(v);
+    bool objects = json_is_array(v) && len <= max_count;
+    for (size_t i = 0; i < len && objects; i++) objects = json_is_object(json_array_get(v, i));
+    if (!objects) {
+        return refuse(f, ERR_INVALID_REQUEST, "%s%s must be an array of at most %zu objects",
+                      o->path, name, max_count);
+    }
+    *count = len;
+    return true;
+}
+
+struct fields field_object_at(const struct fields *o, const char *name, size_t i,
+                              const char *path) {
+    json_t *item = json_array_get(json_object_get(o->object, name), i);
+    CHECK(json_is_object(item)); /* field_objects has looked */
+    return (struct fields){.object = item, .path = path};
+}
+
+bool field_text_members(const struct fields *o, const char *name, size_t max_count,
+                        struct arena *arena, const struct text_member **out, size_t *count,
+                        struct refusal *f) {
+    json_t *v = json_object_get(o->object, name), *item;
+    const char *key;
+    size_t len = 0;
+    if (v == NULL) return true;
+    if (!json_is_object(v) || json_object_size(v) > max_count) {
+        return refuse(f, ERR_INVALID_REQUEST, "%s%s must be an object of at most %zu strings",
+                      o->path, name, max_count);
+    }
+    struct text_member *members = arena_alloc(arena, json_object_size(v) * sizeof *members);
+    json_object_foreach(v, key, item) {
+        if (!json_is_string(item)) {
+            return refuse(f, ERR_INVALID_REQUEST, "%s%s.%.*s must be a string", o->path, name,
+                          SHOWN_BYTES, key);
+        }
+        members[len].name = key;
+        members[len++].value = slice_of(json_string_value(item), json_string_length(item));
+    }
+    *out = members;
+    *count = len;
+    return true;
+}

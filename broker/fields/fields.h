@@ -61,5 +61,18 @@ bool field_object(const struct fields *o, const char *name, const char *path, st
 /* At most max_count texts of 1 to max_len bytes; the array is made in the arena. */
 bool field_texts(const struct fields *o, const char *name, size_t max_count, size_t max_len,
                  struct arena *arena, const struct slice **out, size_t *count, struct refusal *f);
+/* An array of at most max_count objects: how many there are; each is then read with
+ * field_object_at, whose `path` is that of its fields. Borrowed from o. */
+bool field_objects(const struct fields *o, const char *name, size_t max_count, size_t *count,
+                   struct refusal *f);
+struct fields field_object_at(const struct fields *o, const char *name, size_t i, const char *path);
+/* An object of at most max_count members that are texts, in the order in which they were sent. */
+struct text_member {
+    const char *name;
+    struct slice value;
+};
+bool field_text_members(const struct fields *o, const char *name, size_t max_count,
+                        struct arena *arena, const struct text_member **out, size_t *count,
+                        struct refusal *f);
 
 #endif

@@ -42,10 +42,14 @@ static enum err size_byte(struct chunk_scan *c, uint8_t byte, const char **why) 
 
 static enum err extension_byte(struct chunk_scan *c, uint8_t byte, const char **why) {
     if (byte == '\r') {
+        /* To a reader who heeds quotes this line has not ended. */
+        if (c->quoted) return bad("a quoted chunk extension is not closed", why);
         c->state = CHUNK_SIZE_LF;
         return ERR_OK;
     }
     if (!strict_is_value_byte(byte)) return bad("a chunk extension has a control character", why);
+    if (byte == '"' && !c->escaped) c->quoted = !c->quoted;
+    c->escaped = c->quoted && !c->escaped && byte == '\\';
     if (++c->extension_len > LIMIT_HTTP_CHUNK_EXT_BYTES) {
         *why = "a chunk extension is longer than 256 bytes";
         return ERR_HEAD_TOO_LARGE;

@@ -35,6 +35,7 @@ struct chunk_scan {
     uint32_t digits_len;    /* of this chunk size */
     uint32_t extension_len; /* of this chunk-size line */
     uint32_t trailers_len;
+    bool quoted, escaped; /* in the extension: within "...", behind a backslash in there */
 };
 
 void chunk_init(struct chunk_scan *c, uint64_t body_max_bytes);

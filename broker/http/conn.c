@@ -17,6 +17,9 @@
 #define REST_KEEP_BYTES  512
 #define REST_BYTES       (256 * KIB) /* a paused stream may still hand over one read more */
 #define REST_PAUSE_BYTES LIMIT_HTTP_HEAD_BYTES
+/* While so much of earlier answers waits for the client, its next request does: a client who asks
+ * and never reads holds this, one answer, and no more. */
+#define OUT_PAUSE_BYTES (16 * KIB)
 
 static void set_timed(struct conn *c, struct list *deadlines) {
     list_unlink(&c->timed);
@@ -38,7 +41,11 @@ static void set_state(struct conn *c, enum conn_state to) {
     switch (to) {
     case CONN_IDLE: set_timed(c, &c->server->idle); break;
     case CONN_HEAD: set_timed(c, &c->server->heads); break;
-    case CONN_BODY: set_timed(c, &c->server->bodies); break;
+    case CONN_BODY:
+        set_timed(c, &c->server->bodies);
+        c->body_deadline_ms = c->since_ms + c->server->options.body_grace_ms;
+        c->body_paid_bytes = 0;
+        break;
     case CONN_BUSY:
     case CONN_ANSWERED:
     case CONN_ENDING: set_timed(c, NULL); break;
@@ -168,8 +175,9 @@ static void on_data(void *ctx, struct slice bytes) {
 
 /* The turn of the answer has ended: on to what has arrived meanwhile. */
 static void next_request(struct conn *c) {
-    if (stream_queued(c->stream) > LIMIT_WRITE_QUEUE_BYTES) {
-        stream_pause(c->stream); /* on_drain comes back here */
+    if (stream_queued(c->stream) > OUT_PAUSE_BYTES) {
+        /* The turn's output was flushed, so the kernel did not take it at once: on_drain comes. */
+        stream_pause(c->stream);
         return;
     }
     http_parser_reset(&c->exchange->parser);
@@ -205,6 +213,8 @@ static void on_eof(void *ctx) {
     if (c->state == CONN_IDLE) end(c, "closed by the peer");
     else if (c->state == CONN_HEAD || c->state == CONN_BODY) {
         end(c, "closed by the peer in the middle of a request");
+    } else if (c->state == CONN_BUSY && c->server->options.on_half_closed != NULL) {
+        c->server->options.on_half_closed(c->server->options.ctx, c->handle);
     }
 }
 
@@ -227,13 +237,13 @@ static void on_close(void *ctx, const char *why) {
     loop_defer(s->loop, &c->task);
 }
 
-void conn_accept(void *server, struct stream *stream) {
+void conn_accept(struct http_server *s, struct stream *stream, struct caller *caller) {
     static const struct stream_ops ops = {
         .on_data = on_data, .on_eof = on_eof, .on_drain = on_drain, .on_close = on_close};
-    struct http_server *s = server;
     struct conn *c = mem_zalloc(sizeof *c);
     c->server = s;
     c->stream = stream;
+    c->caller = caller;
     c->state = CONN_IDLE;
     list_init(&c->timed);
     list_push_back(&s->conns, &c->node);
@@ -251,6 +261,7 @@ void conn_free(struct conn *c) {
     buf_free(&c->rest);
     list_unlink(&c->timed);
     list_unlink(&c->node);
+    callers_leave(&c->server->callers, c->caller);
     c->server->conns_count--;
     free(c);
 }
@@ -265,6 +276,19 @@ void conn_answered(struct conn *c, bool last) {
     loop_defer(c->server->loop, &c->task);
 }
 
+/* Each byte of the body moves its deadline by what the rate allows for it, but never further away
+ * than idle_ms: who sends much at once and then nothing has not bought an hour. */
+static void pay_body(struct conn *c, uint64_t now_ms) {
+    const struct http_server_options *o = &c->server->options;
+    uint64_t bytes = c->exchange->parser.body.len;
+    uint64_t earned_ms = (bytes - c->body_paid_bytes) * 1000 / o->body_bytes_per_s;
+    uint64_t most_ms = o->idle_ms > o->body_grace_ms ? o->idle_ms : o->body_grace_ms;
+    if (earned_ms == 0) return;
+    c->body_paid_bytes = bytes;
+    c->body_deadline_ms += earned_ms;
+    if (c->body_deadline_ms > now_ms + most_ms) c->body_deadline_ms = now_ms + most_ms;
+}
+
 bool conn_expire(struct conn *c, uint64_t now_ms) {
     const struct http_server_options *o = &c->server->options;
     uint64_t waited_ms = now_ms - c->since_ms;
@@ -277,12 +301,11 @@ bool conn_expire(struct conn *c, uint64_t now_ms) {
         if (waited_ms < o->head_ms) return false;
         refuse(c, ERR_TIMEOUT, "the head of the request did not arrive in time");
         return true;
-    case CONN_BODY: {
-        uint64_t bytes = c->exchange->parser.body.len;
-        if (waited_ms < o->body_grace_ms + bytes * 1000 / o->body_bytes_per_s) return false;
+    case CONN_BODY:
+        pay_body(c, now_ms);
+        if (now_ms < c->body_deadline_ms) return false;
         refuse(c, ERR_TIMEOUT, "the body of the request arrives too slowly");
         return true;
-    }
     case CONN_BUSY:
     case CONN_ANSWERED:
     case CONN_ENDING: break;

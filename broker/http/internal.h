@@ -8,7 +8,8 @@
  *
  * IDLE      no byte of a request is here; no exchange either, so it costs little
  * HEAD      some bytes of a head are; deadline from the first
- * BODY      the head is whole, the body is not; deadline by rate
+ * BODY      the head is whole, the body is not; deadline by rate, and never further away than an
+ *           idle connection's
  * BUSY      the request was handed out and waits for its answer; it has a handle
  * ANSWERED  what the request borrows must live until the turn has ended: until the task runs
  * ENDING    our last answer is on its way; what still arrives is dropped
@@ -21,6 +22,7 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "broker/http/callers.h"
 #include "broker/http/parser.h"
 
 enum conn_state { CONN_IDLE, CONN_HEAD, CONN_BODY, CONN_BUSY, CONN_ANSWERED, CONN_ENDING };
@@ -43,7 +45,10 @@ struct conn {
     struct buf rest;   /* bytes that came behind the request that is being worked on */
     size_t rest_at;    /* of these, how many were taken */
     uint64_t since_ms; /* when the state with the deadline began */
-    uint64_t handle;   /* of the request while BUSY */
+    uint64_t body_deadline_ms;
+    uint64_t body_paid_bytes; /* so many have moved body_deadline_ms */
+    struct caller *caller;    /* NULL: not counted */
+    uint64_t handle;          /* of the request while BUSY */
     enum conn_state state;
     bool eof;        /* the peer sends nothing more */
     bool keep_alive; /* by the request's word */
@@ -62,6 +67,9 @@ struct http_server {
     struct list pool;
     size_t pool_count, pool_least; /* least since the last sweep: so many were not needed */
     struct map handles;            /* of BUSY connections */
+    struct callers callers;
+    uint64_t refused, refused_logged; /* callers with too many connections; of these, told */
+    uint64_t refused_logged_ms;
     uint64_t next_handle;
     struct buf scratch; /* for the head of an answer */
     char date[32];      /* "Sun, 06 Nov 1994 08:49:37 GMT" of the second below */
@@ -69,7 +77,8 @@ struct http_server {
     bool draining;
 };
 
-void conn_accept(void *server, struct stream *s);
+/* `caller` is left when the connection is freed; may be NULL. */
+void conn_accept(struct http_server *s, struct stream *stream, struct caller *caller);
 /* Answers 408 when its deadline has passed. False: not yet. */
 bool conn_expire(struct conn *c, uint64_t now_ms);
 /* The server is draining: closes when nothing is under way. */

@@ -9,7 +9,8 @@ _Static_assert(LIMIT_HTTP_HEAD_BYTES <= UINT16_MAX, "places of headers are 16 bi
 static int on_headers_complete(llhttp_t *ll) {
     struct http_parser *p = ll->data;
     p->head_seen = true;
-    p->keep_alive = llhttp_should_keep_alive(ll) != 0;
+    /* "close" wins also over the keep-alive of HTTP/1.0 (RFC 9112 section 9.3). */
+    p->keep_alive = llhttp_should_keep_alive(ll) != 0 && (ll->flags & F_CONNECTION_CLOSE) == 0;
     p->llhttp_chunked = (ll->flags & F_CHUNKED) != 0;
     p->llhttp_length = ll->content_length;
     /* Upgrade is ignored (RFC 9110 section 7.8 allows it): the body is read as if it were not
@@ -94,7 +95,7 @@ static enum http_step note_header(struct http_parser *p, struct slice name, stru
         break;
     case 6:
         if (!slice_eq_nocase(name, "expect")) break;
-        p->expects_continue = slice_eq_nocase(value, "100-continue");
+        if (slice_eq_nocase(value, "100-continue")) p->expects_continue = true;
         break;
     case 14:
         if (!slice_eq_nocase(name, "content-length")) break;

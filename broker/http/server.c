@@ -3,10 +3,12 @@
 
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "broker/http/internal.h"
 
 /* Deadlines are looked at this often, or in a quarter of the shortest when that is less. */
-#define SWEEP_MS 250
+#define SWEEP_MS             250
+#define REFUSED_LOG_EVERY_MS 1000
 
 /* Those in front have waited longest: stops at the first that may go on. */
 static void expire_in_order(struct list *deadlines, uint64_t now_ms) {
@@ -46,9 +48,32 @@ static void on_sweep(void *ctx) {
     if (s->conns_count == 0) loop_timer_stop(&s->sweep);
 }
 
+static void refuse_caller(struct http_server *s, struct stream *stream) {
+    uint64_t now_ms = loop_now_ms(s->loop);
+    s->refused++;
+    if (s->refused_logged == 0 || now_ms - s->refused_logged_ms >= REFUSED_LOG_EVERY_MS) {
+        log_warn(
+            "http: %s has %zu connections already and gets no more; %llu refused since the "
+            "last such line",
+            stream_peer(stream), s->options.connections_per_ip,
+            (unsigned long long)(s->refused - s->refused_logged));
+        s->refused_logged = s->refused;
+        s->refused_logged_ms = now_ms;
+    }
+    stream_close(stream, "its address has too many connections");
+}
+
 static void on_accept(void *ctx, struct stream *stream) {
     struct http_server *s = ctx;
     const struct http_server_options *o = &s->options;
+    struct caller *caller = NULL;
+    if (o->connections_per_ip > 0 && (o->loopback_counts || !stream_peer_is_loopback(stream))) {
+        caller = callers_enter(&s->callers, stream_peer_group(stream), o->connections_per_ip);
+        if (caller == NULL) {
+            refuse_caller(s, stream);
+            return;
+        }
+    }
     if (s->sweep == NULL) {
         uint64_t every_ms = SWEEP_MS;
         if (o->head_ms / 4 < every_ms) every_ms = o->head_ms / 4 + 1;
@@ -56,7 +81,7 @@ static void on_accept(void *ctx, struct stream *stream) {
         if (o->body_grace_ms / 4 < every_ms) every_ms = o->body_grace_ms / 4 + 1;
         s->sweep = loop_timer_start(s->loop, every_ms, every_ms, on_sweep, s);
     }
-    conn_accept(s, stream);
+    conn_accept(s, stream, caller);
 }
 
 static void set_defaults(struct http_server_options *o) {
@@ -80,6 +105,7 @@ int http_server_open(struct loop *l, const char *address, const struct http_serv
     list_init(&s->bodies);
     list_init(&s->pool);
     map_init(&s->handles);
+    callers_init(&s->callers, loop_seed());
     buf_init(&s->scratch, 64 * KIB);
     s->next_handle = 1;
     *out = NULL;
@@ -109,6 +135,7 @@ void http_server_close(struct http_server **server) {
     }
     trim_pool(s, 0);
     map_free(&s->handles);
+    callers_free(&s->callers);
     buf_free(&s->scratch);
     free(s);
     *server = NULL;
@@ -116,4 +143,8 @@ void http_server_close(struct http_server **server) {
 
 size_t http_server_connections(const struct http_server *s) {
     return s->conns_count;
+}
+
+uint64_t http_server_refused(const struct http_server *s) {
+    return s->refused;
 }

@@ -44,12 +44,20 @@ struct http_server_options {
     void (*on_request)(void *ctx, const struct http_request *request);
     /* The client of an unanswered request is gone; the handle is dead. May be NULL. */
     void (*on_gone)(void *ctx, uint64_t handle);
+    /* The client of an unanswered request sends nothing more. It may read on, or be gone: whoever
+     * makes it wait should answer now. May be NULL. */
+    void (*on_half_closed)(void *ctx, uint64_t handle);
     void *ctx;
     /* 0 means the LIMIT_HTTP_... of the same name. */
     uint64_t head_ms;       /* from the first byte of a request to the end of its head */
     uint64_t idle_ms;       /* between requests */
     uint64_t body_grace_ms; /* after which the body must have come at ... */
     uint64_t body_bytes_per_s;
+    /* Connections of one caller (net/peer.h), above which the next ones are closed at once; 0: as
+     * many as come. Loopback is counted only with the second: behind a reverse proxy of this
+     * machine all the world comes from there. */
+    size_t connections_per_ip;
+    bool loopback_counts;
 };
 
 MUST_CHECK int http_server_open(struct loop *l, const char *address,
@@ -60,6 +68,8 @@ void http_server_drain(struct http_server *s);
 /* Frees; the loop has been run to its end and is not closed yet. *s becomes NULL. */
 void http_server_close(struct http_server **s);
 size_t http_server_connections(const struct http_server *s);
+/* Connections that were refused because their caller had too many, since the start. */
+uint64_t http_server_refused(const struct http_server *s);
 
 /* Answers. `extra` is "Name: value\r\n..." or NULL; content_type NULL means application/json. */
 void http_respond(struct http_server *s, uint64_t handle, int status, const char *content_type,

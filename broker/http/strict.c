@@ -5,7 +5,7 @@
 #define T 1 /* token */
 #define V 2 /* field value: visible, blank, tab, obs-text */
 #define G 4 /* target: visible, but not '#' */
-#define H 8 /* host */
+#define H 8 /* host: a name or an IPv4 address */
 
 /* What a byte may be part of. */
 static const uint8_t kinds[256] = {
@@ -21,14 +21,15 @@ static const uint8_t kinds[256] = {
     ['-' ... '.'] = T | V | G | H,
     ['/'] = V | G,
     ['0' ... '9'] = T | V | G | H,
-    [':' ... ';'] = V | G | H,
+    [':'] = V | G,
+    [';'] = V | G | H,
     ['<'] = V | G,
     ['='] = V | G | H,
     ['>' ... '@'] = V | G,
     ['A' ... 'Z'] = T | V | G | H,
-    ['['] = V | G | H,
+    ['['] = V | G,
     ['\\'] = V | G,
-    [']'] = V | G | H,
+    [']'] = V | G,
     ['^'] = T | V | G,
     ['_'] = T | V | G | H,
     ['`'] = T | V | G,
@@ -48,14 +49,32 @@ bool strict_is_value_byte(uint8_t c) {
     return (kinds[c] & V) != 0;
 }
 
+static bool is_digit(uint8_t c) {
+    return c >= '0' && c <= '9';
+}
+
 static size_t run_of(struct slice s, uint8_t kind) {
     size_t n = 0;
     while (n < s.len && (kinds[s.data[n]] & kind) != 0) n++;
     return n;
 }
 
+/* The bytes of "[...]" at the beginning, 0 when it is none. What is inside is only looked at as far
+ * as that nothing ends it early: an address of IPv6, perhaps with a zone. */
+static size_t bracketed_len(struct slice s) {
+    size_t n = 1;
+    while (n < s.len && ((kinds[s.data[n]] & H) != 0 || s.data[n] == ':')) n++;
+    return n > 1 && n < s.len && s.data[n] == ']' ? n + 1 : 0;
+}
+
 bool strict_host(struct slice value) {
-    return run_of(value, H) == value.len;
+    if (value.len == 0) return true;
+    size_t at = value.data[0] == '[' ? bracketed_len(value) : run_of(value, H);
+    if (at == 0) return false;
+    if (at == value.len) return true;
+    if (value.data[at++] != ':' || value.len - at > 5) return false;
+    while (at < value.len && is_digit(value.data[at])) at++;
+    return at == value.len;
 }
 
 static enum err refuse(enum err err, const char *text, const char **why) {
@@ -69,10 +88,6 @@ static bool method_is_known(struct slice m) {
         if (slice_eq_str(m, known[i])) return true;
     }
     return false;
-}
-
-static bool is_digit(uint8_t c) {
-    return c >= '0' && c <= '9';
 }
 
 /* "HTTP/1.1" and the like; a version of HTTP that is not ours is told from no HTTP at all. */
@@ -95,8 +110,14 @@ static enum err parse_target(struct slice target, struct strict_request *out, co
     }
     if (slice_starts_with(target, "http://")) {
         struct slice rest = slice_from(target, strlen("http://"));
-        size_t host_len = run_of(rest, H);
+        size_t host_len = 0;
+        while (host_len < rest.len && rest.data[host_len] != '/' && rest.data[host_len] != '?') {
+            host_len++;
+        }
         if (host_len == 0) return refuse(ERR_BAD_HTTP, "the request target has no host", why);
+        if (!strict_host(slice_of(rest.data, host_len))) {
+            return refuse(ERR_BAD_HTTP, "the host in the request target is malformed", why);
+        }
         target = slice_from(rest, host_len);
     } else if (target.data[0] != '/') {
         return refuse(ERR_BAD_HTTP, "the request target is neither a path nor an http:// address",
@@ -107,9 +128,6 @@ static enum err parse_target(struct slice target, struct strict_request *out, co
     out->path_given = path_len > 0;
     out->path = slice_of(target.data, path_len);
     out->query = mark == NULL ? slice_of(NULL, 0) : slice_from(target, path_len + 1);
-    if (out->path_given && out->path.data[0] != '/') {
-        return refuse(ERR_BAD_HTTP, "the host in the request target is malformed", why);
-    }
     return ERR_OK;
 }
 

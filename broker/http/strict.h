@@ -24,7 +24,8 @@ MUST_CHECK enum err strict_request_line(struct slice line, struct strict_request
                                         const char **why);
 MUST_CHECK enum err strict_header_line(struct slice line, struct slice *name, struct slice *value,
                                        const char **why);
-/* A host and perhaps a port: no path, no user, no blank, no list. May be empty. */
+/* Nothing at all, or a name, an IPv4 address or [IPv6], and perhaps a port (RFC 9112 section 3.2):
+ * no path, no user, no blank, no list. */
 bool strict_host(struct slice value);
 
 /* A byte of a token (RFC 9110 section 5.6.2), and of a field value (section 5.5). */

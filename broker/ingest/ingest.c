@@ -1,13 +1,14 @@
 /* How a webhook comes in, when all is well:
- *   ingest_on_request  finds the source, verifies the raw bytes, reads the envelope and gives the
- *                      engine one PUBLISH whose route has the source's id and the request's handle
+ *   ingest_on_request  finds the source, verifies the raw bytes, reads the envelope (look.c) and
+ *                      gives the engine one PUBLISH whose route has the source's id and the
+ *                      request's handle
  *   ingest_on_effect   the event is durable: answers 200 with its seq
  *
  * What can go wrong: no such source (404), another method (405), a header that is missing, repeated
- * or malformed, a signature that does not match, a time outside the tolerance (401): nothing
- * reaches the engine, the refusal is counted and logged. No room (503): the engine says so in the
- * effect, or ingest_on_head before the body came. The client is gone before the answer: the event
- * stays, a repeat is told the same seq. */
+ * or malformed, a signature that does not match, a time outside the tolerance (401), no public key
+ * known yet (503): nothing reaches the engine, the refusal is counted and logged. No room (503):
+ * the engine says so in the effect, or ingest_on_head before the body came. The client is gone
+ * before the answer: the event stays, a repeat is told the same seq. */
 #include "broker/ingest/ingest.h"
 
 #include <inttypes.h>
@@ -15,10 +16,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "broker/ingest/envelope.h"
-#include "broker/ingest/standard_webhooks.h"
-#include "broker/json/walk.h"
-#include "broker/net/loop.h"
+#include "broker/ingest/room.h"
 
 #define PATH_PREFIX "/in/"
 
@@ -27,29 +25,21 @@
 #define LOG_LINES_PER_S 20
 #define LOG_ID_BYTES    64
 
-#define MESSAGE_SIZE 256
-
-struct ingest {
-    struct ingest_options options;
-    struct sources *sources;
-    struct hmac *hmac;
-    uint64_t log_second;
-    uint32_t log_lines;  /* written in that second */
-    uint64_t log_silent; /* refusals not logged since the last line */
-    char head_message[MESSAGE_SIZE];
-    struct buf answer; /* scratch */
-};
-
 int ingest_open(struct ingest **out, const struct ingest_options *options, char *error,
                 size_t error_size) {
     struct ingest *i = mem_zalloc(sizeof *i);
     i->options = *options;
-    buf_init(&i->answer, MESSAGE_SIZE);
+    buf_init(&i->answer, LIMIT_BODY_BYTES_HIGHEST + MESSAGE_SIZE);
+    buf_init(&i->headers, LIMIT_EVENT_HEADERS_BYTES);
     i->sources = sources_new();
-    i->hmac = hmac_new();
+    key_fetch_open(i);
     *out = NULL;
-    if (i->hmac == NULL) {
-        snprintf(error, error_size, "libcrypto has no HMAC-SHA256: is its configuration broken?");
+    for (size_t k = 0; k < HMAC_DIGESTS; k++) {
+        i->tools.hmacs[k] = hmac_new_digest((enum hmac_digest)k);
+        if (i->tools.hmacs[k] != NULL) continue;
+        snprintf(error, error_size,
+                 "libcrypto has no HMAC with SHA-256, SHA-1 and SHA-512: is its configuration "
+                 "broken?");
         ingest_close(&i);
         return ERR_INTERNAL;
     }
@@ -64,15 +54,23 @@ int ingest_open(struct ingest **out, const struct ingest_options *options, char 
 
 void ingest_close(struct ingest **i) {
     if (*i == NULL) return;
-    hmac_free(&(*i)->hmac);
+    jwks_free(&(*i)->tools.jwks);
+    for (size_t k = 0; k < HMAC_DIGESTS; k++) hmac_free(&(*i)->tools.hmacs[k]);
     sources_free(&(*i)->sources);
     buf_free(&(*i)->answer);
+    buf_free(&(*i)->headers);
     free(*i);
     *i = NULL;
 }
 
 struct sources *ingest_sources(struct ingest *i) {
     return i->sources;
+}
+
+void ingest_refresh(struct ingest *i, struct slice name) {
+    sources_refresh(i->sources, i->options.engine, name);
+    const struct source *source = sources_get(i->sources, name);
+    if (source != NULL) key_fetch_expect(i, source);
 }
 
 /* Names need no encoding: whatever else stands in the path, a '%' or a '/', names no source. */
@@ -120,7 +118,7 @@ static void log_refusal(struct ingest *i, const struct source *source, const str
         i->log_silent = 0;
     }
     i->log_lines++;
-    struct slice id = http_header_get(r, STANDARD_WEBHOOKS_ID, NULL);
+    struct slice id = http_header_get(r, "webhook-id", NULL);
     if (id.len > LOG_ID_BYTES) id.len = LOG_ID_BYTES;
     log_info("refused a webhook: source %s, peer %s, id %.*s, %s", source->name, r->peer,
              SLICE_ARG(id), err_info((int)err).word);
@@ -133,26 +131,33 @@ static void refuse(struct ingest *i, struct source *source, const struct http_re
     http_respond_error(*i->options.http, r->handle, err, "%s", why);
 }
 
-/* Finds one of the scheme's headers. False: it is there more than once, and which one was signed
- * nobody can say. */
-static bool one_header(const struct http_request *r, const char *name, struct slice *out) {
-    size_t count = 0;
-    *out = http_header_get(r, name, &count);
-    return count <= 1;
+/* The handshake of CloudEvents' webhooks: a sender asks whether it may send here at all. What it
+ * sends is verified one by one, so whoever asks may. A name that no header can carry back, or that
+ * is none, gets no consent. */
+static bool answer_handshake(struct http_server *http, const struct http_request *r) {
+    char extra[LIMIT_HTTP_HEAD_BYTES / 8];
+    struct slice origin = http_header_get(r, "webhook-request-origin", NULL);
+    struct slice rate = http_header_get(r, "webhook-request-rate", NULL);
+    uint64_t number = 0;
+    if (origin.len == 0 || origin.len > 253) return false;
+    for (size_t k = 0; k < origin.len; k++) {
+        if (origin.data[k] <= ' ' || origin.data[k] >= 0x7F) return false;
+    }
+    bool asked = slice_to_u64(rate, &number) && number > 0;
+    char said[24] = "*";
+    if (asked) snprintf(said, sizeof said, "%" PRIu64, number);
+    snprintf(extra, sizeof extra,
+             "Allow: POST\r\nWebHook-Allowed-Origin: %.*s\r\nWebHook-Allowed-Rate: %s\r\n",
+             SLICE_ARG(origin), said);
+    http_respond(http, r->handle, 200, NULL, extra, slice_str("{}\n"));
+    return true;
 }
 
-static enum err verify(struct ingest *i, const struct source *source, const struct http_request *r,
-                       struct slice *id, const char **why) {
-    struct standard_webhooks_request claim = {.body = r->body};
-    if (!one_header(r, STANDARD_WEBHOOKS_ID, &claim.id) ||
-        !one_header(r, STANDARD_WEBHOOKS_TIMESTAMP, &claim.timestamp) ||
-        !one_header(r, STANDARD_WEBHOOKS_SIGNATURE, &claim.signature)) {
-        *why = "a webhook- header is there more than once";
-        return ERR_SIGNATURE_MALFORMED;
-    }
-    *id = claim.id;
-    return standard_webhooks_verify(i->hmac, source->secrets, source->secrets_count, &claim,
-                                    loop_wall_ms(i->options.loop), why);
+static void answer_other_method(struct http_server *http, const struct http_request *r) {
+    static const char body[] =
+        "{\"error\":{\"code\":\"method_not_allowed\",\"message\":\"a webhook is a POST\"}}\n";
+    if (slice_eq_str(r->method, "OPTIONS") && answer_handshake(http, r)) return;
+    http_respond(http, r->handle, 405, NULL, "Allow: POST\r\n", slice_str(body));
 }
 
 void ingest_on_request(struct ingest *i, const struct http_request *r) {
@@ -165,43 +170,31 @@ void ingest_on_request(struct ingest *i, const struct http_request *r) {
         return;
     }
     if (!slice_eq_str(r->method, "POST")) {
-        static const char body[] =
-            "{\"error\":{\"code\":\"method_not_allowed\",\"message\":\"a webhook is a POST\"}}\n";
-        http_respond(http, r->handle, 405, NULL, "Allow: POST\r\n", slice_str(body));
+        answer_other_method(http, r);
         return;
     }
-    struct slice id;
-    const char *why = NULL;
-    enum err err = verify(i, source, r, &id, &why);
-    if (err != ERR_OK) {
-        refuse(i, source, r, err, why);
+    struct ingest_verdict verdict;
+    struct engine_time time = {.now_ms = loop_now_ms(i->options.loop),
+                               .wall_ms = loop_wall_ms(i->options.loop)};
+    source_expire(source, time.wall_ms);
+    ingest_look(i, source, r, time.wall_ms, &verdict);
+    if (verdict.err != ERR_OK) {
+        refuse(i, source, r, verdict.err, verdict.verification.why);
         return;
     }
-
-    struct envelope envelope;
-    envelope_read(r->body, &envelope);
-    struct slice content_type = http_header_get(r, "content-type", NULL);
-    if (content_type.len > LIMIT_EVENT_CONTENT_TYPE_BYTES ||
-        json_utf8_error(content_type) != content_type.len) {
-        content_type.len = 0;
+    if (verdict.challenge) {
+        http_respond(http, r->handle, 200, NULL, NULL, verdict.answer);
+        return;
     }
-    struct event event = {
-        .time_ms = envelope.time_ms,
-        .source = slice_str(source->name),
-        .id = id,
-        .type = envelope.type,
-        .subject = envelope.subject,
-        .content_type = content_type,
-        .metadata = envelope.metadata,
-        .body = r->body,
-    };
     struct command command = {
         .kind = COMMAND_PUBLISH,
         .route = {.room = i->options.room, .rid = source->id, .handle = r->handle},
-        .u.publish = {.events = &event, .count = 1, .project = PROJECT_DEFAULT},
+        .u.publish = {.events = &verdict.event,
+                      .count = 1,
+                      .project = PROJECT_DEFAULT,
+                      .dedupe_ms = source->options.dedupe_ms,
+                      .dedupe_by_body = verdict.dedupe_by_body},
     };
-    struct engine_time time = {.now_ms = loop_now_ms(i->options.loop),
-                               .wall_ms = loop_wall_ms(i->options.loop)};
     engine_step(i->options.engine, time, &command);
 }
 

@@ -1,14 +1,11 @@
-/* The form of a stored source, under "source/NAME":
- *   {"scheme":"standard-webhooks","created_at_ms":1795251600000,"secrets":["whsec_..."]} */
+/* The registry. */
 #include "broker/ingest/source.h"
 
-#include <inttypes.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/map.h"
-#include "broker/json/walk.h"
 
 struct sources {
     struct source **by_name; /* in order of name */
@@ -17,26 +14,6 @@ struct sources {
     uint32_t next_id;
 };
 
-static const char *const scheme_names[] = {
-    [SCHEME_STANDARD_WEBHOOKS] = "standard-webhooks",
-};
-
-#define SCHEMES (sizeof scheme_names / sizeof scheme_names[0])
-
-const char *source_scheme_name(enum source_scheme scheme) {
-    return (size_t)scheme < SCHEMES ? scheme_names[scheme] : NULL;
-}
-
-bool source_scheme_from_name(struct slice name, enum source_scheme *out) {
-    for (size_t i = 0; i < SCHEMES; i++) {
-        if (slice_eq_str(name, scheme_names[i])) {
-            *out = (enum source_scheme)i;
-            return true;
-        }
-    }
-    return false;
-}
-
 struct sources *sources_new(void) {
     struct sources *s = mem_zalloc(sizeof *s);
     map_init(&s->by_id);
@@ -44,9 +21,8 @@ struct sources *sources_new(void) {
     return s;
 }
 
-/* Frees a source and leaves no secret behind in memory. */
 static void source_free(struct source *source) {
-    OPENSSL_cleanse(source, sizeof *source);
+    source_clear(source);
     free(source);
 }
 
@@ -136,9 +112,10 @@ static bool put(struct sources *s, struct slice name, struct slice value, const 
         read.accepted_total = source->accepted_total;
         read.duplicates_total = source->duplicates_total;
         read.refused_total = source->refused_total;
+        source_clear(source);
         *source = read;
     }
-    OPENSSL_cleanse(&read, sizeof read);
+    OPENSSL_cleanse(&read, sizeof read); /* what it owned is the registry's now */
     return true;
 }
 
@@ -186,65 +163,4 @@ void sources_refresh(struct sources *s, struct engine *e, struct slice name) {
     struct refresh r = {.sources = s, .key = slice_str(key)};
     engine_config_scan(e, r.key, refresh_one, &r);
     if (!r.found) drop(s, name);
-}
-
-void source_encode(const struct source *s, struct buf *out) {
-    buf_printf(out, "{\"scheme\":\"%s\",\"created_at_ms\":%" PRIu64 ",\"secrets\":[",
-               source_scheme_name(s->scheme), s->created_at_ms);
-    for (size_t i = 0; i < s->secrets_count; i++) {
-        if (i > 0) buf_append_byte(out, ',');
-        buf_append_json_string(out, slice_str(s->secret_texts[i]));
-    }
-    buf_append_str(out, "]}");
-}
-
-struct decode {
-    struct source *out;
-    bool has_scheme;
-    const char *why; /* NULL: nothing is wrong so far */
-};
-
-static bool take_secret(struct decode *d, struct slice raw) {
-    struct source *s = d->out;
-    if (s->secrets_count == LIMIT_SECRETS) {
-        d->why = "it has too many secrets";
-        return false;
-    }
-    char *text = s->secret_texts[s->secrets_count];
-    long len = json_string_decode(raw, text, LIMIT_SECRET_TEXT_BYTES + 1);
-    if (len < 0 || source_secret_parse(slice_of(text, (size_t)len), &s->secrets[s->secrets_count],
-                                       &d->why) != ERR_OK) {
-        if (d->why == NULL) d->why = "a secret is not a text";
-        return false;
-    }
-    s->secrets_count++;
-    return true;
-}
-
-/* Fields of later versions are passed over. */
-static bool take_field(void *ctx, const struct json_value *v) {
-    struct decode *d = ctx;
-    if (v->depth == 2 && slice_eq_str(v->path[0], "secrets")) return take_secret(d, v->raw);
-    if (v->depth != 1) return true;
-    if (slice_eq_str(v->path[0], "created_at_ms")) {
-        if (!slice_to_u64(v->raw, &d->out->created_at_ms)) d->why = "created_at_ms is no number";
-    } else if (slice_eq_str(v->path[0], "scheme")) {
-        char name[32];
-        long len = json_string_decode(v->raw, name, sizeof name);
-        d->has_scheme =
-            len >= 0 && source_scheme_from_name(slice_of(name, (size_t)len), &d->out->scheme);
-        if (!d->has_scheme) d->why = "this version does not know its scheme";
-    }
-    return d->why == NULL;
-}
-
-bool source_decode(struct slice value, struct source *out, const char **why) {
-    struct decode d = {.out = out};
-    out->secrets_count = 0;
-    bool json = json_walk(value, 2, take_field, &d, NULL);
-    if (!json) d.why = "it is not JSON";
-    else if (d.why == NULL && !d.has_scheme) d.why = "it has no scheme";
-    else if (d.why == NULL && out->secrets_count == 0) d.why = "it has no secret";
-    *why = d.why;
-    return d.why == NULL;
 }

@@ -1,40 +1,107 @@
-/* source.h: the named ingest doors and their secrets.
+/* source.h: the named ingest doors: their schemes, secrets and options.
  *
  * The registry is owned by the ingest room; a struct source lives until it is replaced or removed.
- * What is stored (through the engine's config, under "source/NAME") is a JSON object; this file is
- * the only one that knows its form. Secrets are kept in the clear there, because HMAC needs them;
+ * What is stored (through the engine's config, under "source/NAME") is a JSON object; source.c is
+ * the only file that knows its form. Secrets are kept in the clear there, because HMAC needs them;
  * the store's files are 0600. They never appear in an answer (but once, when generated), a log or
- * an error.
+ * an error. Secrets whose time is over leave the struct when it is next looked at.
  *
- * May call: engine (config), json, base, OpenSSL's libcrypto. */
+ * May call: engine (config), http/guard.h (texts of URIs), signature, json, base, libcrypto. */
 #ifndef INGEST_SOURCE_H
 #define INGEST_SOURCE_H
 
 #include "base/buf.h"
 #include "broker/engine/engine.h"
+#include "broker/signature/secret.h"
+#include "broker/signature/verifying_key.h"
 
 #define SOURCE_CONFIG_PREFIX "source/"
 
-enum source_scheme { SCHEME_STANDARD_WEBHOOKS };
-/* "standard-webhooks"; NULL: no such scheme. */
-const char *source_scheme_name(enum source_scheme scheme);
-bool source_scheme_from_name(struct slice name, enum source_scheme *out);
+#define SOURCE_HEADER_BYTES   64
+#define SOURCE_PREFIX_BYTES   32
+#define SOURCE_TEMPLATE_BYTES 128
+#define SOURCE_AUDIENCE_BYTES 256
+#define SOURCE_WORD_BYTES     16 /* the name of an algorithm or an encoding */
+#define SOURCE_TOLERANCE_S    (7 * 24 * 3600)
+/* Of the longest JSON text that source_encode makes: two URIs, the other texts and the secrets,
+ * each byte of them an escape of six. */
+#define SOURCE_STORED_BYTES (64 * KIB)
+
+struct scheme;
+
+/* What beside secrets an operator can say of a source. Empty, 0 or false: the scheme's default. */
+struct source_options {
+    uint64_t tolerance_s, dedupe_ms;
+    bool jwks_allow_http, jwt_unbound_body, trust_id_header;
+    char jwks_url[LIMIT_URI_BYTES + 1], public_url[LIMIT_URI_BYTES + 1];
+    char audience[SOURCE_AUDIENCE_BYTES + 1];
+    char token_header[SOURCE_HEADER_BYTES + 1];
+    char signature_header[SOURCE_HEADER_BYTES + 1], signature_prefix[SOURCE_PREFIX_BYTES + 1];
+    char id_header[SOURCE_HEADER_BYTES + 1], timestamp_header[SOURCE_HEADER_BYTES + 1];
+    char algorithm[SOURCE_WORD_BYTES + 1], encoding[SOURCE_WORD_BYTES + 1];
+    char signed_bytes[SOURCE_TEMPLATE_BYTES + 1]; /* "{id}.{timestamp}.{body}" */
+};
+
+enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_BOOL };
+/* Which schemes take an option: one bit of struct scheme's `options`. */
+enum option_group {
+    OPTIONS_ALL = 1,
+    OPTIONS_TIME = 2,
+    OPTIONS_JWKS = 4,
+    OPTIONS_JWT = 8,
+    OPTIONS_URL = 16,
+    OPTIONS_HMAC = 32,
+    OPTIONS_TOKEN = 64,
+    OPTIONS_ID = 128,          /* an id header may be named */
+    OPTIONS_UNSIGNED_ID = 256, /* its id may be trusted though nothing signs it */
+};
+struct source_option {
+    const char *name;
+    enum option_kind kind;
+    enum option_group group;
+    size_t offset;     /* in struct source_options */
+    uint64_t min, max; /* of a number; of the bytes of a text */
+};
+extern const struct source_option source_option_table[];
+extern const size_t source_option_count;
+/* Where the option's value is. */
+void *source_option_at(struct source_options *o, const struct source_option *option);
+const void *source_option_in(const struct source_options *o, const struct source_option *option);
 
 struct source_secret {
-    uint8_t key[64]; /* decoded */
-    size_t len;
+    char text[LIMIT_SECRET_TEXT_BYTES + 1]; /* as given */
+    struct secret key;                      /* of schemes whose secrets are whsec_ */
+    struct verifying_key *public_key;       /* owned; NULL: it is a secret */
+    uint64_t expires_at_ms;                 /* 0: never */
 };
 
 struct source {
     uint32_t id; /* of this run of the broker, never used twice: finds it again, or not */
     char name[LIMIT_NAME_BYTES + 1];
-    enum source_scheme scheme;
+    const struct scheme *scheme;
     uint64_t created_at_ms;
-    char secret_texts[LIMIT_SECRETS][LIMIT_SECRET_TEXT_BYTES + 1]; /* "whsec_..." as given */
     struct source_secret secrets[LIMIT_SECRETS];
     size_t secrets_count;
+    bool had_secrets; /* it has none only because their time is over */
+    struct source_options options;
     uint64_t accepted_total, duplicates_total, refused_total; /* since start */
 };
+
+/* Gives back what it owns and wipes it all. */
+void source_clear(struct source *s);
+/* Adds one by the rules of the source's scheme. False: *why (static) says what is wrong with it, as
+ * the end of a sentence that began with its place. */
+bool source_add_secret(struct source *s, struct slice text, uint64_t expires_at_ms,
+                       const char **why);
+/* Whether all of it goes together: options that the scheme takes, those that it needs, a secret if
+ * it needs one. False: why[size] says what is wrong. */
+bool source_check(const struct source *s, char *why, size_t size);
+/* Drops the secrets whose time is over. */
+void source_expire(struct source *s, uint64_t wall_ms);
+/* "whsec_...MnM=", or "..." of one that is too short to show its end. */
+void source_show_secret(const struct source_secret *secret, char out[SECRET_SHOWN_BYTES]);
+/* Where its keys are fetched from; "": nowhere. */
+const char *source_jwks_url(const struct source *s);
 
 struct sources;
 struct sources *sources_new(void);
@@ -49,13 +116,9 @@ struct source *sources_get_by_id(struct sources *s, uint32_t id);
 struct source *sources_next(struct sources *s, struct slice after);
 size_t sources_count(const struct sources *s);
 
-/* Makes the secret's key from its text: "whsec_" + base64 of 24 to 64 bytes; the prefix may be
- * absent; blanks and line ends around it are refused. ERR_INVALID_REQUEST: *why says what. */
-enum err source_secret_parse(struct slice text, struct source_secret *out, const char **why);
-/* A fresh "whsec_..." of 32 random bytes. */
-void source_secret_generate(char out[LIMIT_SECRET_TEXT_BYTES + 1]);
-/* The config value that stores it, and back: scheme, created_at_ms and secrets; the rest of *out is
- * left alone. False: it cannot be read, *why says what is wrong. */
+/* The config value that stores it, and back: scheme, created_at_ms, secrets and options; the rest
+ * of *out is left alone, what it owned before is not given back. False: it cannot be read, *why
+ * says what is wrong and *out owns nothing. */
 void source_encode(const struct source *s, struct buf *out);
 bool source_decode(struct slice value, struct source *out, const char **why);
 

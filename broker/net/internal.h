@@ -1,7 +1,7 @@
 /* internal.h: what the files of net/ know of each other's structs. Nobody else includes this.
  *
  * struct loop is owned by whoever called loop_open; streams are the loop's and die in their close
- * callback; listeners and timers die when both libuv and their owner have let go of them.
+ * callback; listeners, timers and polls die when both libuv and their owner have let go of them.
  *
  * Invariants: a stream is in `dirty` only while it has bytes in `out` and no write under way; it is
  * in `watched` exactly while a deadline of the sweep applies to it (a write under way, or
@@ -33,12 +33,13 @@ struct loop {
     uint64_t now_ms, wall_ms; /* of the turn */
     uint64_t armed_at_ms;     /* what turn_timer waits for; UINT64_MAX: it is off */
     uint64_t write_stall_ms;
-    bool in_turn;  /* now_ms and wall_ms were read for this turn */
-    bool again;    /* the next poll must not block */
-    bool stopping; /* loop_stop was called */
-    bool stopped;  /* every handle was told to close */
+    uint64_t write_bytes_per_s; /* 0: LIMIT_WRITE_BYTES_PER_S */
+    bool in_turn;               /* now_ms and wall_ms were read for this turn */
+    bool again;                 /* the next poll must not block */
+    bool stopping;              /* loop_stop was called */
+    bool stopped;               /* every handle was told to close */
     struct list tasks, dirty, watched;
-    struct list streams, listeners, timers;
+    struct list streams, listeners, timers, polls;
     size_t streams_count, streams_max;
     bool accept_paused;
     uint64_t accept_logged_ms; /* when a pause was last logged; 0: never */
@@ -71,14 +72,17 @@ struct stream {
     struct pending_write *pending; /* what the kernel would not take at once; NULL: nothing */
     struct loop_task drained;      /* tells on_drain what a flush has brought about */
     const char *why;               /* of the close; NULL while open */
-    size_t progress_bytes;         /* what the sweep saw queued last */
-    uint64_t progress_ms;          /* when that last became less, or when lingering began */
+    uint64_t handed_bytes;         /* all that has ever left `out` */
+    uint64_t taken_bytes; /* of these, what the peer had taken at the last sweep that paid */
+    uint64_t deadline_ms; /* while watched; what the peer takes moves it */
+    uint64_t peer_group;  /* of net/peer.h */
     bool paused;
     bool drain_due; /* so much waited that the user may have stopped: on_drain is owed */
     bool eof;       /* the peer's last byte was read */
     bool closing;   /* uv_close was called */
     bool ending;    /* close once what is queued was taken; bytes that arrive are dropped */
     bool lingering; /* our last byte is out, the peer's is not yet in */
+    bool peer_is_loopback;
     char peer[PEER_TEXT_BYTES];
 };
 
@@ -100,5 +104,9 @@ void listeners_resume(struct loop *l);
 void listeners_close_all(struct loop *l);
 /* Frees listeners whose owners never closed them, after the loop has ended. */
 void listeners_free(struct loop *l);
+
+void polls_close_all(struct loop *l);
+/* Frees polls whose owners never stopped them, after the loop has ended. */
+void polls_free(struct loop *l);
 
 #endif

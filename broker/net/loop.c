@@ -85,6 +85,7 @@ static void close_all(struct loop *l) {
     l->stopped = true;
     listeners_close_all(l);
     streams_close_all(l, "the server stopped");
+    polls_close_all(l);
     LIST_FOR(n, next, &l->timers) {
         struct loop_timer *t = CONTAINER_OF(n, struct loop_timer, node);
         if (!uv_is_closing((uv_handle_t *)&t->uv)) uv_close((uv_handle_t *)&t->uv, on_timer_closed);
@@ -159,8 +160,8 @@ int loop_open(struct loop **out) {
         *out = NULL;
         return -1;
     }
-    struct list *lists[] = {&l->tasks,   &l->dirty,     &l->watched,
-                            &l->streams, &l->listeners, &l->timers};
+    struct list *lists[] = {&l->tasks,     &l->dirty,  &l->watched, &l->streams,
+                            &l->listeners, &l->timers, &l->polls};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) list_init(lists[i]);
     l->armed_at_ms = UINT64_MAX;
     l->write_stall_ms = LIMIT_WRITE_STALL_MS;
@@ -211,6 +212,7 @@ void loop_close(struct loop **l) {
         free(CONTAINER_OF(n, struct loop_timer, node));
     }
     listeners_free(*l);
+    polls_free(*l);
     CHECK(uv_loop_close(&(*l)->uv) == 0);
     free(*l);
     *l = NULL;
@@ -269,6 +271,12 @@ struct loop_timer *loop_timer_start(struct loop *l, uint64_t after_ms, uint64_t 
     CHECK(uv_timer_init(&l->uv, &t->uv) == 0);
     CHECK(uv_timer_start(&t->uv, on_timer, after_ms, repeat_ms) == 0);
     return t;
+}
+
+void loop_timer_set(struct loop_timer *t, uint64_t after_ms) {
+    if (uv_is_closing((uv_handle_t *)&t->uv)) return;
+    if (after_ms == UINT64_MAX) uv_timer_stop(&t->uv);
+    else CHECK(uv_timer_start(&t->uv, on_timer, after_ms, 0) == 0);
 }
 
 void loop_timer_stop(struct loop_timer **timer) {

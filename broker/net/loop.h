@@ -1,10 +1,10 @@
 /* loop.h: the event loop, its clocks and the turn.
  *
  * One loop per broker, owned by main from loop_open to loop_close; everything that is attached to
- * it (listeners, streams, timers) is closed before. A turn is one pass of the loop: callbacks of
- * sockets run, then the turn hook, right before the loop would block: that is where the broker
- * commits what the callbacks brought and lets the answers out; then every stream that has output
- * writes it with one system call. Whatever happens in between sees one time.
+ * it (listeners, streams, timers, polls) is closed before. A turn is one pass of the loop:
+ * callbacks of sockets run, then the turn hook, right before the loop would block: that is where
+ * the broker commits what the callbacks brought and lets the answers out; then every stream that
+ * has output writes it with one system call. Whatever happens in between sees one time.
  *
  * Knows bytes and times, no events, no HTTP. The only user of uv.h in the broker with its siblings
  * in net/. May call: base, libuv. */
@@ -28,7 +28,8 @@ void loop_set_turn(struct loop *l, loop_turn_fn *fn, void *ctx);
 void loop_set_signals(struct loop *l, loop_signal_fn *fn, void *ctx);
 /* Runs until loop_stop was called and every handle is closed. */
 void loop_run(struct loop *l);
-/* Asks loop_run to return after this turn: closes listeners, streams and timers that are left. */
+/* Asks loop_run to return after this turn: closes listeners, streams, timers and polls that are
+ * left. */
 void loop_stop(struct loop *l);
 /* Frees; *l becomes NULL. Not from inside a callback. */
 void loop_close(struct loop **l);
@@ -67,6 +68,8 @@ struct loop_timer;
 typedef void loop_timer_fn(void *ctx);
 struct loop_timer *loop_timer_start(struct loop *l, uint64_t after_ms, uint64_t repeat_ms,
                                     loop_timer_fn *fn, void *ctx);
+/* Makes it fire once, so long from now; UINT64_MAX: not until it is set again. */
+void loop_timer_set(struct loop_timer *t, uint64_t after_ms);
 void loop_timer_stop(struct loop_timer **t);
 
 #endif

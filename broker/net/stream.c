@@ -12,14 +12,17 @@
  * callback. */
 #include "broker/net/stream.h"
 
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "broker/net/address.h"
 #include "broker/net/internal.h"
+#include "broker/net/peer.h"
 #include "proto/limits.h"
 
 /* One message of any size may follow while less than this waits. Users stop producing at
@@ -36,10 +39,23 @@ struct pending_write {
     struct buf bytes; /* owns what uv_write borrows */
 };
 
+/* What the peer's TCP has acknowledged; what the kernel merely holds for it does not count. */
+static uint64_t taken_bytes(struct stream *s) {
+    uv_os_fd_t fd;
+    int unacknowledged = 0;
+    if (uv_fileno((uv_handle_t *)&s->tcp, &fd) != 0 || ioctl(fd, SIOCOUTQ, &unacknowledged) != 0) {
+        unacknowledged = 0;
+    }
+    uint64_t waiting = s->tcp.write_queue_size + (uint64_t)unacknowledged;
+    return waiting < s->handed_bytes ? s->handed_bytes - waiting : 0;
+}
+
+/* The sweep looks at it from now on. A stream that is watched keeps its deadline: one piece of
+ * output that follows another is no new time. */
 static void watch(struct stream *s) {
-    s->progress_ms = s->loop->now_ms;
-    s->progress_bytes = stream_queued(s);
     if (!list_empty(&s->watched)) return;
+    s->deadline_ms = s->loop->now_ms + s->loop->write_stall_ms;
+    s->taken_bytes = taken_bytes(s);
     list_push_back(&s->loop->watched, &s->watched);
     loop_sweep_start(s->loop);
 }
@@ -106,6 +122,7 @@ static void on_flushed(struct stream *s) {
     }
     s->lingering = true;
     watch(s);
+    s->deadline_ms = s->loop->now_ms + LINGER_MS;
     read_start(s);
 }
 
@@ -170,6 +187,7 @@ static void flush(struct stream *s) {
         stream_close(s, uv_strerror(written));
         return;
     }
+    s->handed_bytes += s->out.len;
     if ((size_t)written < s->out.len) {
         write_rest(s, (size_t)written);
         return;
@@ -199,20 +217,27 @@ static void abort_stream(struct stream *s, const char *why) {
     stream_close(s, why);
 }
 
+/* Moves the deadline by what was taken since the last time. Less than a millisecond's worth is not
+ * paid yet, so that nothing is lost by rounding. */
+static void pay(struct stream *s) {
+    struct loop *l = s->loop;
+    uint64_t rate = l->write_bytes_per_s != 0 ? l->write_bytes_per_s : LIMIT_WRITE_BYTES_PER_S;
+    uint64_t taken = taken_bytes(s);
+    uint64_t earned_ms = (taken - s->taken_bytes) * 1000 / rate;
+    if (taken <= s->taken_bytes || earned_ms == 0) return;
+    uint64_t latest_ms = l->now_ms + l->write_stall_ms;
+    s->taken_bytes = taken;
+    s->deadline_ms += earned_ms;
+    if (s->deadline_ms > latest_ms) s->deadline_ms = latest_ms;
+}
+
 bool streams_sweep(struct loop *l) {
     LIST_FOR(n, next, &l->watched) {
         struct stream *s = CONTAINER_OF(n, struct stream, watched);
-        if (s->lingering) {
-            if (l->now_ms - s->progress_ms >= LINGER_MS) stream_close(s, s->why);
-            continue;
-        }
-        size_t queued = s->tcp.write_queue_size;
-        if (queued != s->progress_bytes) {
-            s->progress_bytes = queued;
-            s->progress_ms = l->now_ms;
-        } else if (l->now_ms - s->progress_ms >= l->write_stall_ms) {
-            abort_stream(s, "the peer does not take its output");
-        }
+        if (!s->lingering) pay(s);
+        if (l->now_ms < s->deadline_ms) continue;
+        if (s->lingering) stream_close(s, s->why);
+        else abort_stream(s, "the peer does not take its output");
     }
     return !list_empty(&l->watched);
 }
@@ -246,6 +271,8 @@ struct stream *stream_open(struct loop *l, int fd) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     getpeername(fd, (struct sockaddr *)&peer, &peer_len);
     address_format(&peer, s->peer, sizeof s->peer);
+    s->peer_group = peer_group(&peer);
+    s->peer_is_loopback = peer_is_loopback(&peer);
     s->tcp.data = s;
     s->loop = l;
     list_push_back(&l->streams, &s->node);
@@ -314,6 +341,18 @@ void stream_close_after_write(struct stream *s, const char *why) {
 
 const char *stream_peer(const struct stream *s) {
     return s->peer;
+}
+
+uint64_t stream_peer_group(const struct stream *s) {
+    return s->peer_group;
+}
+
+bool stream_peer_is_loopback(const struct stream *s) {
+    return s->peer_is_loopback;
+}
+
+void streams_set_write_rate(struct loop *l, uint64_t bytes_per_s) {
+    l->write_bytes_per_s = bytes_per_s;
 }
 
 struct loop *stream_loop(const struct stream *s) {

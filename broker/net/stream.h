@@ -6,8 +6,10 @@
  *
  * Output: stream_write copies into the stream's buffer; the loop writes it out once per turn,
  * after the turn hook. The buffer is bounded by LIMIT_WRITE_QUEUE_BYTES plus one message: users ask
- * stream_queued before they produce more. A peer that takes nothing for LIMIT_WRITE_STALL_MS while
- * output is waiting is closed with a reason.
+ * stream_queued before they produce more. While output waits the peer has LIMIT_WRITE_STALL_MS, and
+ * each LIMIT_WRITE_BYTES_PER_S bytes that it takes (its TCP has acknowledged them) add a second,
+ * but never more than LIMIT_WRITE_STALL_MS are left: one who takes nothing, or a byte now and then,
+ * is closed with a reason.
  *
  * Invariants: no callback runs inside stream_write or stream_close; on_close comes exactly once.
  * May call: base, libuv. */
@@ -57,7 +59,12 @@ void stream_close(struct stream *s, const char *why);
 void stream_close_after_write(struct stream *s, const char *why);
 /* "127.0.0.1:50123", for logs; lives as long as the stream. */
 const char *stream_peer(const struct stream *s);
+/* Whom the peer is counted as, and whether it is on this machine (net/peer.h). */
+uint64_t stream_peer_group(const struct stream *s);
+bool stream_peer_is_loopback(const struct stream *s);
 struct loop *stream_loop(const struct stream *s);
+/* The rate that output which waits must be taken at; the default is LIMIT_WRITE_BYTES_PER_S. */
+void streams_set_write_rate(struct loop *l, uint64_t bytes_per_s);
 /* Streams open on this loop. */
 size_t loop_streams(const struct loop *l);
 

@@ -144,5 +144,6 @@ void session_effect(struct session *s, const struct effect *e) {
         frame_encode_ended(session_out(s), entry->sub, e->err, slice_str(message_of(e)));
         session_sub_remove(s, entry);
         break;
+    case EFFECT_JOB: break; /* the jobs' room's */
     }
 }

@@ -93,6 +93,11 @@ static bool subscribe_ok(struct session *s, const struct frame *f) {
     } else if (s->draining) {
         err = ERR_INVALID_REQUEST;
         why = "the session is draining";
+    } else if (slice_starts_with(f->u.subscribe.name, "webhook.")) {
+        err = ERR_INVALID_REQUEST;
+        why =
+            "name: a subscription that begins with webhook. belongs to a webhook: use "
+            "/v1/webhooks";
     } else if (session_sub_find(s, f->sub) != NULL) {
         err = ERR_ALREADY_EXISTS;
         why = "sub: the number is in use";
@@ -350,6 +355,7 @@ void session_request(struct session *s, const struct frame *f) {
     case FRAME_REPLAY: replay(s, f); break;
     case FRAME_REDRIVE: redrive(s, f); break;
     case FRAME_STATE: session_state_request(s, f, entry); break;
+    case FRAME_WAIT: session_wait_request(s, f); break;
     case FRAME_PING: frame_encode_plain(session_out(s), FRAME_PONG, f->rid); break;
     case FRAME_PONG: break;
     case FRAME_DRAIN:

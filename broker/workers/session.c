@@ -35,6 +35,7 @@ void session_close(struct session *s, const char *why) {
     s->state = SESSION_CLOSING;
     /* Nothing more is said or heard: what would be handed out from here on never arrives. */
     session_let_go(s, why);
+    session_waits_cancel(s);
     stream_close_after_write(s->stream, why);
 }
 
@@ -43,6 +44,7 @@ void session_replace(struct session *s) {
     if (s->state == SESSION_CLOSING) return;
     s->state = SESSION_CLOSING;
     session_let_go(s, why);
+    session_waits_cancel(s);
     stream_close(s->stream, why);
 }
 
@@ -216,6 +218,7 @@ static void on_close(void *ctx, const char *why) {
     struct session *s = ctx;
     struct workers *w = s->room;
     session_let_go(s, why);
+    session_waits_cancel(s);
     list_unlink(&s->in_room);
     list_unlink(&s->in_touched);
     map_remove(&w->by_id, s->id);
@@ -244,6 +247,7 @@ struct session *session_new(struct workers *w, struct stream *stream) {
     buf_init(&s->in, w->options.frame_max_bytes + 1 * MIB);
     buf_init(&s->out, LIMIT_SESSION_OUT_BYTES);
     list_init(&s->in_touched);
+    list_init(&s->waits);
     list_push_back(&w->sessions, &s->in_room);
     map_add(&w->by_id, s->id, s);
     w->sessions_count++;

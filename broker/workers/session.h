@@ -68,6 +68,8 @@ struct session {
     struct session_notice notice;
     struct session_sub *subs;
     size_t subs_count, subs_cap; /* at most LIMIT_SUBSCRIPTIONS_PER_SESSION */
+    struct list waits;           /* struct session_wait (waits.c) */
+    size_t waits_count;          /* at most LIMIT_WAITS_PER_SESSION */
     uint64_t opened_ms, heard_ms, sent_ms, heartbeat_ms;
     char token[2 * SESSION_TOKEN_BYTES + 1]; /* "" before WELCOME */
     uint64_t number;                         /* of the token: the engine's name for the session */
@@ -137,6 +139,10 @@ void session_request(struct session *s, const struct frame *f);
 void session_detach_all(struct session *s, enum detach_kind how);
 /* effects.c */
 void session_effect(struct session *s, const struct effect *effect);
+/* waits.c: answers WAIT, now or later. */
+void session_wait_request(struct session *s, const struct frame *f);
+/* waits.c: the session ends: what it waits for is not answered. */
+void session_waits_cancel(struct session *s);
 /* state.c: answers STATE. */
 void session_state_request(struct session *s, const struct frame *f, struct session_sub *entry);
 /* state.c: tells what has changed in what it watches. */

@@ -4,17 +4,20 @@
  * their stream. A session decodes frames into commands and turns effects into frames; it decides
  * nothing about deliveries.
  *
- * May call: net, proto, fields (a policy as JSON), engine, base, libcrypto (random). */
+ * May call: jobs (waits), net, proto, fields (a policy as JSON), engine, base, libcrypto (random).
+ */
 #ifndef WORKERS_WORKERS_H
 #define WORKERS_WORKERS_H
 
 #include "broker/engine/engine.h"
 #include "broker/net/stream.h"
 
+struct jobs;
 struct workers;
 
 struct workers_options {
     struct engine *engine;
+    struct jobs *jobs; /* borrowed; outlives the room */
     struct loop *loop;
     uint32_t room; /* for routes */
     size_t frame_max_bytes;

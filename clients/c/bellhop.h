@@ -130,6 +130,27 @@ typedef void bellhop_settled(void *ctx, int error, bool stale);
  * message. */
 typedef void bellhop_task_started(void *ctx, int error, const char *message, uint64_t id);
 
+/* A job and the event of it that was waited for. */
+struct bellhop_job {
+    const char *state;                /* "pending", "requires_action", "succeeded", "failed", ... */
+    bool overdue;                     /* its time to live was over without a final event */
+    uint64_t seq;                     /* of the event; 0: none came within the time */
+    const struct bellhop_info *event; /* NULL: none came, or it is gone from the journal */
+};
+/* Result of a wait: error 0 and the job (valid until it returns), or an error, a message and NULL.
+ */
+typedef void bellhop_waited(void *ctx, int error, const char *message,
+                            const struct bellhop_job *job);
+
+#define BELLHOP_WAIT_LOOK UINT64_MAX
+
+struct bellhop_wait_options {
+    const char *const *types; /* globs; none: any event that ends the job or asks for action */
+    size_t types_count;       /* at most 16 */
+    uint64_t after_seq;       /* only events above it */
+    uint64_t timeout_ms;      /* 0: 60 s. BELLHOP_WAIT_LOOK: only what is there already */
+};
+
 struct bellhop_message {
     const char *type, *subject, *id, *content_type, *metadata; /* NULL: empty */
     uint64_t time_ms;                                          /* 0: now */
@@ -185,6 +206,16 @@ int bellhop_replay(struct bellhop *c, const char *subscription,
 int bellhop_redrive(struct bellhop *c, const char *subscription,
                     const struct bellhop_redrive_options *options, bellhop_task_started *done,
                     void *ctx);
+
+/* Waits for an event of a job that is registered (PUT /v1/jobs/ID), instead of asking again and
+ * again: done is called once, as soon as there is such an event (at once when there is one
+ * already), or when the time is over. It goes on over lost connections and restarts of the broker.
+ * options may be NULL. The errors of done: BELLHOP_EREFUSED (no such job, or more than 1024 waits
+ * on a connection); BELLHOP_ECLOSED: no broker answered within the time, or the client has stopped.
+ * Non-zero, and done is not called: BELLHOP_EARGUMENT, or BELLHOP_ECLOSED: the client has stopped.
+ */
+int bellhop_wait(struct bellhop *c, const char *job, const struct bellhop_wait_options *options,
+                 bellhop_waited *done, void *ctx);
 
 /* Takes no more events into this client, and gives back those that no handler has; other workers
  * get them. bellhop_sub_resume takes events again. Neither is the pause of the whole subscription,

@@ -170,14 +170,16 @@ static void write_sub(struct bellhop *c, struct bellhop_sub *s, uint64_t now_ms)
     bh_sub_write(s);
 }
 
-static uint64_t next_deadline(const struct bellhop *c) {
+static uint64_t next_deadline(struct bellhop *c) {
     uint64_t at = c->phase == BH_READY ? bh_session_beat_at(c) : c->deadline_ms;
+    uint64_t waits_at = bh_waits_at(c);
+    if (waits_at < at) at = waits_at;
     if (c->phase != BH_READY) return at;
     if (c->choked) return 0;
     if (c->leave != BH_STAY && c->leave_at_ms < at) at = c->leave_at_ms;
     uint64_t barrier_at = bh_barrier_at(c);
     if (barrier_at < at) at = barrier_at;
-    LIST_FOR(n, next, (struct list *)(uintptr_t)&c->subs) {
+    LIST_FOR(n, next, &c->subs) {
         const struct bellhop_sub *s = CONTAINER_OF(n, struct bellhop_sub, node);
         uint64_t extend_at = bh_sub_extend_at(s);
         bool shut_late = bh_sub_is_shut(s) && !list_empty(&s->queue);
@@ -204,6 +206,7 @@ static void on_turn(uv_prepare_t *prepare) {
     LIST_FOR(n, next, &c->subs) serve_sub(c, CONTAINER_OF(n, struct bellhop_sub, node));
     bh_requests_finish(c);
     bh_requests_send(c);
+    bh_waits_send(c);
     LIST_FOR(m, next_m, &c->subs) {
         write_sub(c, CONTAINER_OF(m, struct bellhop_sub, node), now_ms);
     }
@@ -303,6 +306,7 @@ int bellhop_open(struct bellhop **out, const char *url, const struct bellhop_opt
     list_init(&c->waiting);
     list_init(&c->in_flight);
     list_init(&c->finished);
+    list_init(&c->waits);
     map_init(&c->requests);
     int status = open_loop(c);
     if (status != 0) {

@@ -44,6 +44,8 @@ enum {
     BH_ASKED_PAUSE_MAX_MS = 300000, /* that a broker may ask for */
     BH_STEADY_MS = 5000,            /* a connection this old starts the pauses afresh */
     BH_RESUME_MS = 5000,            /* asked for when the user does not say */
+    BH_WAIT_AGAIN_MS = 1000,        /* a wait that ended early is asked again after that */
+    BH_WAIT_GRACE_MS = 5000,        /* over a wait's time, for a connection to come */
     BH_UNSURE_MS = 100,     /* what the broker has is on disk 50 ms later, and the way there */
     BH_OUT_BYTES = 1 * MIB, /* publishes wait while so much is unsent */
     BH_OUT_BYTES_MAX = 128 * MIB,    /* a peer that takes nothing: the end */
@@ -80,11 +82,12 @@ struct bh_conn {
     bool writing, dropped;
 };
 
-enum bh_request_kind { BH_SUBSCRIBE, BH_PUBLISH, BH_SETTLE, BH_DRAIN, BH_STATE, BH_TASK };
+enum bh_request_kind { BH_SUBSCRIBE, BH_PUBLISH, BH_SETTLE, BH_DRAIN, BH_STATE, BH_TASK, BH_WAIT };
 
 /* Something that an answer with its rid will end. */
 struct bh_request {
-    struct list node; /* in waiting, in_flight or finished of the client, or in asks of a sub */
+    struct list
+        node; /* in waiting, in_flight, waits or finished of the client, or in asks of a sub */
     enum bh_request_kind kind;
     uint32_t rid;
     int error;               /* in finished: what its owner will hear */
@@ -94,11 +97,14 @@ struct bh_request {
     struct list confirms;    /* SETTLE: struct bh_settlement */
     struct buf frame;        /* PUBLISH, TASK: until it is sent */
     uint64_t asked_at_ms;    /* PUBLISH, by bh_clock_ms */
-    bool *relative; /* PUBLISH: whose deliver_at_ms counts from asked_at_ms; NULL: none's */
-    bool watch;     /* STATE */
+    bool *relative;       /* PUBLISH: whose deliver_at_ms counts from asked_at_ms; NULL: none's */
+    bool watch;           /* STATE */
+    struct bh_wait *wait; /* WAIT; owned */
+    bool asked;           /* the same: on this connection */
     bellhop_published *published;
     bellhop_sub_stated *stated;
     bellhop_task_started *started;
+    bellhop_waited *waited;
     void *ctx;
 };
 
@@ -199,7 +205,7 @@ struct bellhop {
     struct list subs;
     uint32_t next_sub, next_rid;
     struct map requests; /* rid -> struct bh_request */
-    struct list waiting, in_flight, finished;
+    struct list waiting, in_flight, finished, waits;
     size_t waiting_bytes;
 };
 
@@ -263,7 +269,19 @@ uint64_t bh_clock_ms(void);
  * be made. */
 bool bh_publish_resolve(struct bellhop *c, struct bh_request *r);
 
+/* wait.c */
+/* Sends what is due and gives up what was never sent within its time. */
+void bh_waits_send(struct bellhop *c);
+/* When bh_waits_send is due; BH_NEVER: it is not. */
+uint64_t bh_waits_at(struct bellhop *c);
+/* The connection is lost: they are asked again, or (for_good) fail later. */
+void bh_waits_lost(struct bellhop *c, bool for_good);
+/* JOB_EVENT; takes the request. */
+void bh_waited(struct bellhop *c, struct bh_request *r, const struct frame *f);
+
 /* sub.c */
+/* A copy of what came; sub NULL: it is nobody's to settle. free() frees it. */
+struct bellhop_event *bh_event_new(struct bellhop_sub *s, const struct frame_item *item);
 bool bh_name_is_usable(const char *name);
 void bh_sub_ended(struct bellhop_sub *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Takes the items of a DELIVER. Not NULL: what the peer did wrong. */

@@ -42,6 +42,7 @@ struct bh_request *bh_request_take(struct bellhop *c, uint32_t rid) {
 void bh_request_free(struct bh_request *r) {
     buf_free(&r->frame);
     free(r->relative);
+    free(r->wait);
     free(r);
 }
 
@@ -49,6 +50,7 @@ void bh_request_fail(struct bh_request *r, int error, const char *message) {
     if (r->kind == BH_SETTLE) bh_confirms_fail(&r->confirms, error, r->stale);
     if (r->published != NULL) r->published(r->ctx, error, message, NULL, NULL, 0);
     if (r->started != NULL) r->started(r->ctx, error, message, 0);
+    if (r->waited != NULL) r->waited(r->ctx, error, message, NULL);
     /* What is watched is asked for again on the next connection. */
     if (r->stated != NULL && !(r->watch && error == BELLHOP_ECLOSED)) {
         r->stated(r->ctx, error, NULL);
@@ -73,6 +75,7 @@ void bh_requests_fail_later(struct bellhop *c, struct list *requests) {
 
 void bh_requests_lost(struct bellhop *c, bool also_waiting) {
     bh_requests_fail_later(c, &c->in_flight);
+    bh_waits_lost(c, also_waiting);
     if (!also_waiting) return;
     bh_requests_fail_later(c, &c->waiting);
     LIST_FOR(n, next, &c->subs) {

@@ -180,6 +180,16 @@ static void on_ok(struct bellhop *c, const struct frame *f) {
     bh_request_free(r);
 }
 
+static void on_job_event(struct bellhop *c, const struct frame *f) {
+    struct bh_request *r = bh_request_take(c, f->rid);
+    if (r != NULL && r->kind == BH_WAIT) {
+        bh_waited(c, r, f);
+        return;
+    }
+    if (r != NULL) bh_request_fail(r, BELLHOP_EPROTOCOL, "another answer was due");
+    if (c->conn != NULL) bh_broken(c, "JOB_EVENT without a WAIT");
+}
+
 /* Frames that name an attachment. */
 static void on_sub_frame(struct bellhop *c, const struct frame *f) {
     struct bellhop_sub *s = bh_sub_find(c, f->sub);
@@ -215,6 +225,7 @@ static void on_frame(struct bellhop *c, const struct frame *f) {
     case FRAME_STATE:
     case FRAME_ENDED: on_sub_frame(c, f); break;
     case FRAME_OK: on_ok(c, f); break;
+    case FRAME_JOB_EVENT: on_job_event(c, f); break;
     case FRAME_SETTLED: on_settled(c, f); break;
     case FRAME_PUBLISHED: on_published(c, f); break;
     case FRAME_PING: bh_encoded(c, frame_encode_plain(bh_out(c), FRAME_PONG, f->rid)); break;

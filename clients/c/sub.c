@@ -100,7 +100,7 @@ static const char *put(char **at, struct slice s) {
     return text;
 }
 
-static struct bellhop_event *event_new(struct bellhop_sub *s, const struct frame_item *item) {
+struct bellhop_event *bh_event_new(struct bellhop_sub *s, const struct frame_item *item) {
     const struct event *e = &item->event;
     size_t bytes = e->id.len + e->type.len + e->source.len + e->subject.len + e->content_type.len +
                    e->metadata.len + e->headers.len + e->body.len + 8;
@@ -139,7 +139,7 @@ const char *bh_sub_deliver(struct bellhop_sub *s, const struct frame *f) {
         if (s->held.len >= s->options.window) return "DELIVER above the window";
         if (item->tag <= s->tag_last) return "DELIVER of a tag that is not new";
         s->tag_last = item->tag;
-        struct bellhop_event *e = event_new(s, item);
+        struct bellhop_event *e = bh_event_new(s, item);
         map_add(&s->held, e->tag, e);
         list_push_back(&s->queue, &e->node);
     }

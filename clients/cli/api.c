@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "clients/cli/list.h"
+#include "clients/cli/output.h"
 
 int api_send(struct cli *cli, const char *method, const char *path, json_t *tree,
              struct http_reply *reply) {
@@ -72,4 +73,26 @@ int api_confirm(const struct args *args, const char *question) {
     }
     cli_complain("nothing was done");
     return CLI_REFUSED;
+}
+
+int api_workers_url(struct cli *cli, char **url) {
+    const char *key = getenv("BELLHOP_KEY"), *address = getenv("BELLHOP_WORKERS");
+    const char *at = key != NULL && key[0] != '\0' ? "@" : "";
+    if (key == NULL) key = "";
+    if (address != NULL && address[0] != '\0') {
+        *url = text_printf("bellhop://%s%s%s", key, at, address);
+        return 0;
+    }
+    struct http_reply reply;
+    int error = http_get(cli->http, "/v1/status", &reply);
+    if (error != 0) return error;
+    uint64_t port = json_number(buf_slice(&reply.body), "workers_port", 0);
+    buf_free(&reply.body);
+    if (port == 0 || port > 65535) {
+        cli_complain("%s/v1/status names no worker port; BELLHOP_WORKERS=HOST:PORT overrides it",
+                     http_url(cli->http));
+        return CLI_INTERNAL;
+    }
+    *url = text_printf("bellhop://%s%s%s:%u", key, at, http_host(cli->http), (unsigned)port);
+    return 0;
 }

@@ -1,4 +1,5 @@
-/* api.h: requests whose body is a JSON tree, and the question before an act that cannot be undone.
+/* api.h: requests whose body is a JSON tree, where the worker port is, and the question before an
+ * act that cannot be undone.
  *
  * A tree is owned by the command that made it; api_send takes it. A reply belongs to the caller,
  * who frees it with buf_free(&reply.body).
@@ -23,6 +24,10 @@ int api_done(struct cli *cli, struct http_reply *reply, char *text);
 void api_set_u64(json_t *tree, const char *key, uint64_t value);
 /* Sets `key` to what the option says; CLI_USAGE when that is not UTF-8. */
 int api_set_text(json_t *tree, const char *option, const char *key, const char *value);
+
+/* bellhop://[key@]host:port of the worker port: what BELLHOP_WORKERS says, or the status. The
+ * caller frees. 0 or an exit code. */
+int api_workers_url(struct cli *cli, char **url);
 
 /* Before anything is asked of the broker: whether somebody can say yes. 0, or CLI_USAGE when there
  * is no --yes and stdin is no terminal; `act` says what --yes would do. */

@@ -22,6 +22,7 @@ enum cli_exit {
     CLI_UNAVAILABLE = 69, /* no broker answers, or the command of `work` cannot be started */
     CLI_INTERNAL = 70,    /* the broker answered something that cannot be understood */
     CLI_OUTPUT = 74,      /* writing to stdout failed */
+    CLI_TIMEOUT = 75,     /* `wait`: the time was over */
 };
 
 struct http;

@@ -101,6 +101,27 @@ static int member_due(struct buf *b, const struct args *args) {
     return 0;
 }
 
+/* --webhook-uri and --metadata, as webhook_config. */
+static int member_config(struct buf *b, const struct args *args) {
+    const char *metadata = args_get(args, "--metadata"), *uri;
+    size_t at = 0, count = 0;
+    while ((uri = args_next(args, "--webhook-uri", &at)) != NULL) {
+        json_t *value = json_string(uri);
+        if (value == NULL) {
+            cli_complain("--webhook-uri: '%s' is not UTF-8", uri);
+            return CLI_USAGE;
+        }
+        json_decref(value);
+        buf_append_str(b, count++ == 0 ? ",\"webhook_config\":{\"uris\":[" : ",");
+        buf_append_json_string(b, slice_str(uri));
+    }
+    if (count == 0) return 0;
+    buf_append_str(b, "]");
+    if (metadata != NULL) buf_printf(b, ",\"user_metadata\":%s", metadata);
+    buf_append_str(b, "}");
+    return 0;
+}
+
 static int publish_one(struct cli *cli, const struct args *args, struct slice data, bool has_data) {
     const char *metadata = args_get(args, "--metadata");
     char why[200];
@@ -120,12 +141,15 @@ static int publish_one(struct cli *cli, const struct args *args, struct slice da
     buf_append_json_string(&body, slice_str(args_get(args, "--type")));
     member(&body, "subject", args_get(args, "--subject"));
     member(&body, "id", args_get(args, "--id"));
-    if (metadata != NULL) buf_printf(&body, ",\"user_metadata\":%s", metadata);
+    error = member_config(&body, args);
+    if (metadata != NULL && !args_has(args, "--webhook-uri")) {
+        buf_printf(&body, ",\"user_metadata\":%s", metadata);
+    }
     if (has_data) {
         buf_append_str(&body, ",\"data\":");
         buf_append_slice(&body, data);
     }
-    error = member_due(&body, args);
+    if (error == 0) error = member_due(&body, args);
     buf_append_str(&body, "}");
     if (error == 0 && body.overflow) {
         cli_complain("the event is longer than any broker takes");
@@ -280,8 +304,9 @@ static int publish_lines(struct cli *cli) {
 
 int cmd_publish(struct cli *cli, const struct args *args) {
     if (args_has(args, "--ndjson")) {
-        static const char *const others[] = {"--type", "--subject", "--id", "--metadata",
-                                             "--file", "--delay",   "--at", NULL};
+        static const char *const others[] = {"--type",     "--subject",     "--id",
+                                             "--metadata", "--file",        "--delay",
+                                             "--at",       "--webhook-uri", NULL};
         for (size_t i = 0; others[i] != NULL; i++) {
             if (!args_has(args, others[i])) continue;
             cli_complain("%s and --ndjson exclude each other: each line says it all", others[i]);

@@ -1,6 +1,5 @@
 /* send: what a provider does: signs a body by Standard Webhooks v1 (HMAC-SHA256 over
  * "{id}.{timestamp}.{body}") and posts it to a source. */
-#include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <stdlib.h>
 #include <time.h>
@@ -10,19 +9,15 @@
 #include "clients/cli/input.h"
 #include "clients/cli/list.h"
 #include "clients/cli/output.h"
+#include "clients/cli/signing.h"
 #include "clients/cli/value.h"
 
-#define SECRET_PREFIX    "whsec_"
-#define SECRET_BYTES_MIN 24 /* of the key: what the standard allows */
-#define SECRET_BYTES     64
-#define SIGNATURE_BYTES  32 /* SHA-256 */
-#define ID_BYTES         256
+#define ID_BYTES 256
 
 struct sender {
     char id[ID_BYTES + 1];
     char timestamp[32];
-    uint8_t key[SECRET_BYTES];
-    size_t key_len;
+    struct signing_secret secret;
 };
 
 static int take_secret(struct sender *s, const struct args *args) {
@@ -32,18 +27,7 @@ static int take_secret(struct sender *s, const struct args *args) {
         cli_complain("a secret is needed to sign: --secret whsec_... or BELLHOP_SECRET");
         return CLI_USAGE;
     }
-    struct slice encoded = slice_str(text);
-    if (slice_starts_with(encoded, SECRET_PREFIX)) {
-        encoded = slice_from(encoded, sizeof(SECRET_PREFIX) - 1);
-    }
-    long len = base64_decode(encoded, s->key, sizeof(s->key));
-    if (len < SECRET_BYTES_MIN) {
-        cli_complain("the secret is not " SECRET_PREFIX " and the base64 of %d to %d bytes",
-                     SECRET_BYTES_MIN, SECRET_BYTES);
-        return CLI_USAGE;
-    }
-    s->key_len = (size_t)len;
-    return 0;
+    return signing_parse(text, &s->secret);
 }
 
 static int take_id(struct sender *s, const char *id) {
@@ -78,24 +62,6 @@ static int take_timestamp(struct sender *s, const char *text) {
     return 0;
 }
 
-/* "webhook-signature: v1,<base64>". */
-static void sign(const struct sender *s, struct slice body, char *header, size_t size) {
-    struct buf text;
-    uint8_t mac[SIGNATURE_BYTES];
-    size_t mac_len = 0;
-    char encoded[BASE64_LEN(SIGNATURE_BYTES) + 1];
-    buf_init(&text, INPUT_BYTES + 1024 * 1024);
-    buf_printf(&text, "%s.%s.", s->id, s->timestamp);
-    buf_append_slice(&text, body);
-    CHECK(!text.overflow);
-    CHECK(EVP_Q_mac(NULL, "HMAC", NULL, "SHA256", NULL, s->key, s->key_len, text.data, text.len,
-                    mac, sizeof(mac), &mac_len) != NULL);
-    CHECK(mac_len == sizeof(mac));
-    base64_encode(slice_of(mac, mac_len), encoded);
-    snprintf(header, size, "webhook-signature: v1,%s", encoded);
-    buf_free(&text);
-}
-
 static void print_sent(struct cli *cli, const struct sender *s, struct slice answer) {
     struct slice duplicate;
     if (cli->json) {
@@ -109,7 +75,7 @@ static void print_sent(struct cli *cli, const struct sender *s, struct slice ans
 
 static int send_signed(struct cli *cli, const struct sender *s, const struct args *args,
                        struct slice body) {
-    char why[200], id[ID_BYTES + 32], timestamp[64], signature[128];
+    char why[200], id[ID_BYTES + 32], timestamp[64], signature[SIGNING_HEADER_BYTES];
     const char *given = args_get(args, "--content-type");
     if (given != NULL && strpbrk(given, "\r\n") != NULL) {
         cli_complain("--content-type holds a line end");
@@ -122,7 +88,7 @@ static int send_signed(struct cli *cli, const struct sender *s, const struct arg
     char *path = text_printf("/in/%s", args_word(args, 0));
     snprintf(id, sizeof(id), "webhook-id: %s", s->id);
     snprintf(timestamp, sizeof(timestamp), "webhook-timestamp: %s", s->timestamp);
-    sign(s, body, signature, sizeof(signature));
+    signing_header(&s->secret, s->id, s->timestamp, body, signature);
     const char *headers[] = {type, id, timestamp, signature, NULL};
     struct http_reply reply;
     int error = http_send(
@@ -138,7 +104,7 @@ static int send_signed(struct cli *cli, const struct sender *s, const struct arg
 }
 
 int cmd_send(struct cli *cli, const struct args *args) {
-    struct sender s = {.key_len = 0};
+    struct sender s = {0};
     struct buf body;
     bool given;
     int error = value_name("source", args_word(args, 0));
@@ -153,6 +119,6 @@ int cmd_send(struct cli *cli, const struct args *args) {
     }
     if (error == 0) error = send_signed(cli, &s, args, buf_slice(&body));
     buf_free(&body);
-    OPENSSL_cleanse(s.key, sizeof(s.key));
+    signing_forget(&s.secret);
     return error;
 }

@@ -20,6 +20,7 @@
 
 #include "base/list.h"
 #include "clients/c/bellhop.h"
+#include "clients/cli/api.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/list.h"
 #include "clients/cli/output.h"
@@ -357,29 +358,6 @@ static void catch_signals(struct work *w) {
     }
 }
 
-/* bellhop://[key@]host:port of the worker port: what BELLHOP_WORKERS says, or the status. */
-static int find_workers(struct cli *cli, char **url) {
-    const char *key = getenv("BELLHOP_KEY"), *address = getenv("BELLHOP_WORKERS");
-    const char *at = key != NULL && key[0] != '\0' ? "@" : "";
-    if (key == NULL) key = "";
-    if (address != NULL && address[0] != '\0') {
-        *url = text_printf("bellhop://%s%s%s", key, at, address);
-        return 0;
-    }
-    struct http_reply reply;
-    int error = http_get(cli->http, "/v1/status", &reply);
-    if (error != 0) return error;
-    uint64_t port = json_number(buf_slice(&reply.body), "workers_port", 0);
-    buf_free(&reply.body);
-    if (port == 0 || port > 65535) {
-        cli_complain("%s/v1/status names no worker port; BELLHOP_WORKERS=HOST:PORT overrides it",
-                     http_url(cli->http));
-        return CLI_INTERNAL;
-    }
-    *url = text_printf("bellhop://%s%s%s:%u", key, at, http_host(cli->http), (unsigned)port);
-    return 0;
-}
-
 static int open_client(struct work *w, const char *url) {
     struct bellhop_options options = {.loop = &w->loop,
                                       .name = "bellhop work",
@@ -493,7 +471,7 @@ int cmd_work(struct cli *cli, const struct args *args) {
     if (error == 0) error = read_counts(w, args);
     if (error == 0) error = read_times(w, args);
     if (error == 0) error = check_program(w->program[0]);
-    if (error == 0) error = find_workers(cli, &url);
+    if (error == 0) error = api_workers_url(cli, &url);
     if (error != 0) goto out;
     take_environment(w);
     error = run(w, url);

@@ -8,9 +8,32 @@ static const struct option no_options[] = {END};
 static const struct option source_add_options[] = {
     {.name = "--scheme", .value = "S", .help = "how requests are verified (standard-webhooks)"},
     {.name = "--secret",
-     .value = "whsec_...",
-     .help = "a secret of the sender; without one it is made and shown once",
+     .value = "TEXT",
+     .help = "a secret of the sender; without one it is made, if the scheme can, and shown once",
      .many = true},
+    {.name = "--set",
+     .value = "KEY=VALUE",
+     .help = "an option of the scheme, such as tolerance_s=600",
+     .many = true},
+    END};
+
+static const struct option source_update_options[] = {
+    {.name = "--secret", .value = "TEXT", .help = "instead of all that are there", .many = true},
+    {.name = "--add-secret", .value = "TEXT", .help = "beside those that are there", .many = true},
+    {.name = "--expire-previous",
+     .value = "TIME",
+     .help = "those that were there before expire in so long (24h)"},
+    {.name = "--set",
+     .value = "KEY=VALUE",
+     .help = "an option of the scheme; an empty text, 0 or false: its default",
+     .many = true},
+    END};
+
+static const struct option source_test_options[] = {
+    {.name = "--body", .value = "F", .help = "the file of its body; \"-\": stdin"},
+    {.name = "--header", .value = "'NAME: VALUE'", .help = "one of its headers", .many = true},
+    {.name = "--query", .value = "TEXT", .help = "what followed the '?' of its URL"},
+    {.name = "--at", .value = "TIME", .help = "as if it came then: a time, or \"2h\" ago"},
     END};
 
 /* Which events; filter_args.h reads them. */
@@ -77,6 +100,10 @@ static const struct option publish_options[] = {
     {.name = "--subject", .value = "S", .help = "what it is about, such as order-17"},
     {.name = "--id", .value = "ID", .help = "makes publishing again harmless"},
     {.name = "--metadata", .value = "JSON", .help = "an object that travels along"},
+    {.name = "--webhook-uri",
+     .value = "URI",
+     .help = "delivers it there, not to the registered webhooks",
+     .many = true},
     {.name = "--delay", .value = "TIME", .help = "deliver it so much later, up to 30d"},
     {.name = "--at", .value = "TIME", .help = "deliver it then: 2026-11-21T09:00:00Z"},
     {.name = "--file", .value = "F", .help = "the data is in this file"},
@@ -100,6 +127,65 @@ static const struct option work_options[] = {
     {.name = "--quiet", .help = "print nothing about the events"},
     END};
 
+static const struct option listen_options[] = {
+    {.name = "--forward", .value = "URL", .help = "where each event is POSTed"},
+    FILTER_OPTIONS,
+    {.name = "--from", .value = "WHERE", .help = "new, first, a seq or a time (new)"},
+    {.name = "--subscription", .value = "NAME", .help = "use this one, or make it (a new one)"},
+    {.name = "--secret", .value = "whsec_...", .help = "signs; or BELLHOP_SECRET (a new one)"},
+    {.name = "--concurrency", .value = "N", .help = "requests that run at once (1)"},
+    {.name = "--count", .value = "N", .help = "stop after N events"},
+    END};
+
+/* Of a webhook; webhook_args.h reads them. */
+#define WEBHOOK_OPTIONS                                                                            \
+    {.name = "--event",                                                                            \
+     .value = "GLOB",                                                                              \
+     .help = "types it gets, such as 'batch.*'",                                                   \
+     .many = true},                                                                                \
+        {.name = "--name", .value = "TEXT", .help = "a name for people"},                          \
+        {.name = "--description", .value = "TEXT", .help = "more for people"},                     \
+        {.name = "--header",                                                                       \
+         .value = "NAME:VALUE",                                                                    \
+         .help = "sent with each delivery",                                                        \
+         .many = true},                                                                            \
+        {.name = "--rate", .value = "N", .help = "deliveries a second at most; 0: no limit (0)"},  \
+        {.name = "--concurrency", .value = "N", .help = "deliveries under way at most"}, {         \
+        .name = "--filter", .value = "JSON|@FILE", .help = "must hold beside the types"            \
+    }
+
+static const struct option webhook_create_options[] = {WEBHOOK_OPTIONS, END};
+
+static const struct option webhook_update_options[] = {
+    {.name = "--uri", .value = "URI", .help = "where it delivers to"},
+    WEBHOOK_OPTIONS,
+    {.name = "--state", .value = "S", .help = "enabled or disabled"},
+    END};
+
+static const struct option webhook_rotate_options[] = {
+    {.name = "--now", .help = "the secrets before stop at once (after 24 h)"}, END};
+
+static const struct option webhook_recover_options[] = {
+    {.name = "--since", .value = "TIME", .help = "RFC 3339, or how long ago: 2h"}, END};
+
+static const struct option job_put_options[] = {
+    {.name = "--uri",
+     .value = "URI",
+     .help = "its events go there, not to the registered webhooks",
+     .many = true},
+    {.name = "--metadata", .value = "JSON", .help = "an object that travels with its events"},
+    {.name = "--ttl", .value = "TIME", .help = "without a final event it is overdue then (48h)"},
+    END};
+
+static const struct option wait_options[] = {
+    {.name = "--timeout", .value = "TIME", .help = "how long at most; 0: only look (60s)"},
+    {.name = "--type",
+     .value = "GLOB",
+     .help = "events that count (what ends it or asks for action)",
+     .many = true},
+    {.name = "--after-seq", .value = "N", .help = "only events above it"},
+    END};
+
 static const struct option tail_options[] = {
     {.name = "--from", .value = "N", .help = "begin at this seq (at the end)"},
     {.name = "--type", .value = "GLOB", .help = "only these types"},
@@ -121,7 +207,7 @@ static const struct option replay_options[] = {
 static const struct option dlq_ls_options[] = {
     {.name = "--type", .value = "GLOB", .help = "only these types"},
     {.name = "--subject-prefix", .value = "TEXT", .help = "only subjects that begin so"},
-    {.name = "--reason", .value = "R", .help = "max_fails, max_age or rejected"},
+    {.name = "--reason", .value = "R", .help = "max_fails, expired or rejected"},
     {.name = "--filter", .value = "JSON|@FILE", .help = "only events that match"},
     END};
 
@@ -171,13 +257,45 @@ const struct command commands[] = {
      .options = top_options,
      .run = cmd_top},
     {.name = "source add",
-     .usage = "NAME [--scheme S] [--secret whsec_...]...",
+     .usage = "NAME [--scheme S] [--secret TEXT]... [--set KEY=VALUE]...",
      .summary = "open a door for a provider's webhooks",
-     .example = "bellhop source add gemini",
+     .details =
+         "Schemes: standard-webhooks, gemini, openai, github, stripe, slack, shopify, twilio, "
+         "hmac,\nbearer, none. Their options: docs/providers.md.",
+     .example = "bellhop source add gemini\n"
+                "  bellhop source add calls --scheme twilio --secret TOKEN "
+                "--set public_url=https://hooks.example/in/calls",
      .options = source_add_options,
      .words_min = 1,
      .words_max = 1,
      .run = cmd_source_add},
+    {.name = "source show",
+     .usage = "NAME",
+     .summary = "show a door: its secrets' ends, options, keys and counts",
+     .example = "bellhop source show gemini",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_source_show},
+    {.name = "source update",
+     .usage = "NAME [--secret TEXT]... [--add-secret TEXT]... [--expire-previous TIME]\n"
+              "           [--set KEY=VALUE]...",
+     .summary = "change the secrets or options of a door",
+     .example = "bellhop source update gemini --add-secret whsec_... --expire-previous 24h",
+     .options = source_update_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_source_update},
+    {.name = "source test",
+     .usage = "NAME [--body F] [--header 'NAME: VALUE']... [--query TEXT] [--at TIME]",
+     .summary = "say whether a saved request would be taken in, and why not",
+     .details = "Nothing is journaled. Exits with 1 when it would be refused.",
+     .example =
+         "bellhop source test gh --body push.json --header 'X-Hub-Signature-256: sha256=...'",
+     .options = source_test_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_source_test},
     {.name = "source ls",
      .usage = "",
      .summary = "list the sources",
@@ -286,8 +404,8 @@ const struct command commands[] = {
      .words_max = 1,
      .run = cmd_sub_rm},
     {.name = "publish",
-     .usage = "--type T [--subject S] [--id ID] [--metadata JSON] [--delay TIME | --at TIME]\n"
-              "           [DATA | --file F | -]\n"
+     .usage = "--type T [--subject S] [--id ID] [--metadata JSON] [--webhook-uri URI]...\n"
+              "           [--delay TIME | --at TIME] [DATA | --file F | -]\n"
               "       bellhop publish --ndjson",
      .summary = "journal an event",
      .details = "DATA is JSON; \"-\" reads it from stdin. With --ndjson each line of stdin is an "
@@ -334,6 +452,197 @@ const struct command commands[] = {
      .words_max = 1,
      .takes_program = true,
      .run = cmd_work},
+    {.name = "listen",
+     .usage =
+         "--forward URL [--type GLOB]... [--source NAME]... [--subject-prefix TEXT]\n"
+         "           [--meta KEY=VALUE]... [--filter JSON|@FILE] [--from WHERE] "
+         "[--subscription NAME]\n           [--secret whsec_...] [--concurrency N] [--count N]",
+     .summary = "POST events to an HTTP server nearby, as webhooks",
+     .details = "For development without a public address. What the server gets is what a webhook "
+                "would bring:\nthe same body, signed by Standard Webhooks v1. A 2xx acknowledges; "
+                "anything else is a fail, and the\nevent comes again after the subscription's "
+                "backoff. A subscription that is made here is deleted at\nthe end.",
+     .example = "bellhop listen --forward http://127.0.0.1:3000/hook --type 'batch.*'",
+     .options = listen_options,
+     .run = cmd_listen},
+    {.name = "webhook create",
+     .usage = "URI --event GLOB... [--name TEXT] [--description TEXT]\n"
+              "           [--header NAME:VALUE]... [--rate N] [--concurrency N] "
+              "[--filter JSON|@FILE]",
+     .summary = "deliver events to a URI, signed",
+     .details = "The secret is made here and shown once: bellhop webhook rotate makes another. "
+                "The receiver\nverifies with it: docs/receiving.md.",
+     .example = "bellhop webhook create https://example.com/hook --event 'batch.*' --name batches",
+     .options = webhook_create_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_create},
+    {.name = "webhook ls",
+     .usage = "",
+     .summary = "list the webhooks",
+     .example = "bellhop webhook ls",
+     .options = no_options,
+     .run = cmd_webhook_ls},
+    {.name = "webhook show",
+     .usage = "ID",
+     .summary = "how a webhook is defined, and how it does",
+     .example = "bellhop webhook show k0h9q38f6ejj1g9j7cgcdsauadmbewegl79f",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_show},
+    {.name = "webhook update",
+     .usage = "ID [--uri URI] [--event GLOB]... [--name TEXT] [--description TEXT]\n"
+              "           [--header NAME:VALUE]... [--rate N] [--concurrency N] "
+              "[--filter JSON|@FILE] [--state S]",
+     .summary = "change a webhook",
+     .details = "What is not named stays. The events, the headers and the filter are replaced as a "
+                "whole.",
+     .example = "bellhop webhook update ID --event 'batch.*' --event video.generated",
+     .options = webhook_update_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_update},
+    {.name = "webhook rm",
+     .usage = "ID [--yes]",
+     .summary = "delete a webhook, its undelivered events and its dead letters",
+     .example = "bellhop webhook rm ID",
+     .options = sub_rm_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_rm},
+    {.name = "webhook ping",
+     .usage = "ID",
+     .summary = "send webhook.ping now, whatever the webhook's state",
+     .example = "bellhop webhook ping ID",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_ping},
+    {.name = "webhook rotate",
+     .usage = "ID [--now]",
+     .summary = "give a webhook a new secret",
+     .details = "For 24 hours deliveries are signed with the secrets before as well, so that the "
+                "receiver can change\nover; with --now they are not.",
+     .example = "bellhop webhook rotate ID",
+     .options = webhook_rotate_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_rotate},
+    {.name = "webhook enable",
+     .usage = "ID",
+     .summary = "deliver again, also after it was disabled by failures",
+     .example = "bellhop webhook enable ID",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_enable},
+    {.name = "webhook disable",
+     .usage = "ID",
+     .summary = "deliver nothing; what waits grows old",
+     .example = "bellhop webhook disable ID",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_disable},
+    {.name = "webhook pause",
+     .usage = "ID",
+     .summary = "deliver nothing for a while; what waits does not grow old",
+     .example = "bellhop webhook pause ID",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_pause},
+    {.name = "webhook resume",
+     .usage = "ID",
+     .summary = "deliver again after a pause",
+     .example = "bellhop webhook resume ID",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_resume},
+    {.name = "webhook attempts",
+     .usage = "ID",
+     .summary = "what became of its latest deliveries, newest first",
+     .example = "bellhop webhook attempts ID",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_attempts},
+    {.name = "webhook resend",
+     .usage = "ID SEQ",
+     .summary = "deliver one event again",
+     .details = "It has the webhook-id that it had before, so that a receiver can tell.",
+     .example = "bellhop webhook resend ID 17",
+     .options = no_options,
+     .words_min = 2,
+     .words_max = 2,
+     .run = cmd_webhook_resend},
+    {.name = "webhook recover",
+     .usage = "ID --since TIME",
+     .summary = "deliver again what ended as a dead letter since then",
+     .example = "bellhop webhook recover ID --since 2d",
+     .options = webhook_recover_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_webhook_recover},
+    {.name = "webhook keys",
+     .usage = "",
+     .summary = "list the keys that sign deliveries to URIs that events bring",
+     .example = "bellhop webhook keys",
+     .options = no_options,
+     .run = cmd_webhook_keys},
+    {.name = "webhook rotate-key",
+     .usage = "",
+     .summary = "sign with the next key, and publish another one ahead",
+     .example = "bellhop webhook rotate-key",
+     .options = no_options,
+     .run = cmd_webhook_rotate_key},
+    {.name = "webhook endpoints",
+     .usage = "",
+     .summary = "list the endpoints that events brought, as far as they are known now",
+     .example = "bellhop webhook endpoints",
+     .options = no_options,
+     .run = cmd_webhook_endpoints},
+    {.name = "event-types",
+     .usage = "",
+     .summary = "the event types that are known, with what their data holds",
+     .details = "Types are open: any other can be published and subscribed to as well.",
+     .example = "bellhop event-types",
+     .options = no_options,
+     .run = cmd_event_types},
+    {.name = "job put",
+     .usage = "ID [--uri URI]... [--metadata JSON] [--ttl TIME]",
+     .summary = "register a job before it starts",
+     .details =
+         "Events whose subject is the ID are its events: they take its URIs and metadata, "
+         "and can be waited\nfor. Without a final event within the time to live, job.overdue "
+         "is published.",
+     .example = "bellhop job put batches/123 --uri https://example.com/done --ttl 24h",
+     .options = job_put_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_job_put},
+    {.name = "job show",
+     .usage = "ID",
+     .summary = "the state of a job, and its events",
+     .example = "bellhop job show batches/123",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_job_show},
+    {.name = "wait",
+     .usage = "JOB [--timeout TIME] [--type GLOB]... [--after-seq N]",
+     .summary = "wait for the event of a job, without polling",
+     .details =
+         "Ends the moment the event is there, and prints it: exit code 0, whatever the event "
+         "says. 75: nothing\ncame within the time. 1: the broker refused, such as for a job "
+         "that is not registered.",
+     .example = "bellhop wait batches/123 --timeout 10m",
+     .options = wait_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_wait},
     {.name = "tail",
      .usage = "[--from N] [--type GLOB] [--source S] [--count N]",
      .summary = "follow the journal",

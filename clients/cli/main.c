@@ -10,7 +10,7 @@
 #include "clients/cli/http.h"
 #include "clients/cli/output.h"
 
-#define NAMES_MAX 64
+#define NAMES_MAX 96
 
 void cli_complain(const char *fmt, ...) {
     va_list list;
@@ -34,10 +34,10 @@ static void print_overview(FILE *out) {
         "usage: bellhop COMMAND [ARG...]\n\n",
         out);
     for (size_t i = 0; i < commands_count; i++) {
-        fprintf(out, "  %-15s %s\n", commands[i].name, commands[i].summary);
+        fprintf(out, "  %-18s %s\n", commands[i].name, commands[i].summary);
     }
     fputs(
-        "  help            this text, or that of a command: bellhop help work\n"
+        "  help               this text, or that of a command: bellhop help work\n"
         "\n"
         "Every command takes --help, and --json for one JSON object per line.\n"
         "\n"
@@ -46,7 +46,7 @@ static void print_overview(FILE *out) {
         ")\n"
         "  BELLHOP_WORKERS  HOST:PORT of its worker port, when it is not the one it reports\n"
         "  BELLHOP_KEY      sent as Authorization: Bearer\n"
-        "  BELLHOP_SECRET   signs what `bellhop send` sends, instead of --secret\n"
+        "  BELLHOP_SECRET   signs what `send` and `listen` send, instead of --secret\n"
         "  NO_COLOR         no colours on a terminal\n"
         "\n"
         "exit codes:\n"
@@ -58,7 +58,8 @@ static void print_overview(FILE *out) {
         "  69  no broker answers; for `work`: the program cannot be started\n"
         "  70  the broker's answer cannot be understood\n"
         "  74  writing to stdout failed\n"
-        "  128+N  `work` was told twice to stop, the second time by signal N\n",
+        "  75  `wait`: nothing came within the time\n"
+        "  128+N  `work` or `listen` was told twice to stop, the second time by signal N\n",
         out);
 }
 

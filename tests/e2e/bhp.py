@@ -16,9 +16,9 @@ import msgpack
 GREETING = b"BHP1"
 
 HELLO, AUTH, SUBSCRIBE, WINDOW, ACK, NACK, EXTEND, UNSUBSCRIBE = 1, 2, 3, 4, 5, 6, 7, 8
-PUBLISH, REPLAY, REDRIVE, PING, PONG, DRAIN, CLOSE = 9, 10, 11, 13, 14, 15, 16
+PUBLISH, REPLAY, REDRIVE, PING, PONG, DRAIN, CLOSE, WAIT = 9, 10, 11, 13, 14, 15, 16, 17
 WELCOME, OK, ERR, SUBSCRIBED, DELIVER, SETTLED, LEASE, REVOKE = 64, 65, 66, 67, 68, 69, 70, 71
-STATE, PUBLISHED, DRAINED, QUIET, GOAWAY, ENDED = 72, 73, 74, 76, 77, 78
+STATE, PUBLISHED, DRAINED, QUIET, GOAWAY, ENDED, JOB_EVENT = 72, 73, 74, 76, 77, 78, 79
 
 RELEASE, FAIL, REJECT, ELSEWHERE = 0, 1, 2, 3
 FLAG_REPLAY, FLAG_AGAIN, FLAG_REDRIVEN = 1, 2, 4
@@ -31,6 +31,8 @@ Settled = collections.namedtuple("Settled", "sub ok already stale")
 Lease = collections.namedtuple("Lease", "sub tags remaining_ms")
 Revoke = collections.namedtuple("Revoke", "sub tags reason")
 Quiet = collections.namedtuple("Quiet", "reason deadline_ms")
+# item: None when nothing came, or it is gone.
+JobEvent = collections.namedtuple("JobEvent", "state overdue seq item")
 # The numbers and texts of STATE's map under their names.
 State = collections.namedtuple(
     "State", "ready leased delayed blocked dead backlog oldest_ms in_per_s out_per_s paused why_idle")
@@ -153,14 +155,8 @@ class Client:
         """Reads one frame and files it: items, pings, or the list of other frames."""
         frame = self._read_frame(end)
         if frame[0] == DELIVER:
-            at = time.monotonic()
             assert frame[1] == 0, f"DELIVER answers nothing: {frame[:3]}"
-            for raw in frame[4]:
-                fields = list(raw[:15])
-                for i in range(6, 14):
-                    if i != 10:
-                        fields[i] = text(fields[i])
-                self.items.append(Item(*fields, sub=frame[2], lease_ms=frame[3], at=at))
+            self.items += [self.as_item(raw, frame[2], frame[3]) for raw in frame[4]]
         elif frame[0] == PING:
             self.pings += 1
             if self.answer_pings:
@@ -196,6 +192,14 @@ class Client:
         rid = next(self.rids)
         self.send(op, rid, *fields)
         return self.answer(rid, want, timeout)
+
+    @staticmethod
+    def as_item(raw, sub=None, lease_ms=None):
+        fields = list(raw[:15])
+        for i in range(6, 14):
+            if i != 10:
+                fields[i] = text(fields[i])
+        return Item(*fields, sub=sub, lease_ms=lease_ms, at=time.monotonic())
 
     @staticmethod
     def as_err(frame):
@@ -296,6 +300,21 @@ class Client:
         if filter is not None:
             options["filter"] = json_text(filter)
         return self.request(REDRIVE, name, options, want=OK)[2]
+
+    def ask_wait(self, job, types=None, after_seq=None, timeout_ms=None):
+        """Sends WAIT; the rid that waited() takes."""
+        rid = next(self.rids)
+        self.send(WAIT, rid, job, given(types=types, after_seq=after_seq, timeout_ms=timeout_ms))
+        return rid
+
+    def waited(self, rid, timeout=None):
+        frame = self.answer(rid, JOB_EVENT, timeout)
+        job = frame[2]
+        item = self.as_item(frame[3]) if len(frame) > 3 and frame[3] is not None else None
+        return JobEvent(text(job["state"]), job["overdue"], job.get("seq"), item)
+
+    def wait(self, job, **options):
+        return self.waited(self.ask_wait(job, **options))
 
     def state(self, sub=1, watch=False):
         return self.as_state(self.request(STATE, sub, watch, want=STATE))

@@ -103,7 +103,7 @@ class Api:
                 self.end_headers()
                 self.wfile.write(text)
 
-            do_GET = do_POST = do_PATCH = do_DELETE = answer
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
             def log_message(self, *args):
                 pass
@@ -118,6 +118,43 @@ class Api:
         assert done.returncode == code, (args, done.returncode, done.stdout, done.stderr)
         assert not any(word in done.stderr for word in SANITIZER_WORDS), done.stderr
         return done
+
+    def close(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+class Receiver:
+    """An HTTP server that takes webhooks: keeps (lower-case headers, body), and answers as `answer`
+    says: a status, or a function of the body."""
+
+    def __init__(self):
+        self.requests = []
+        self.answer = 204
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                status = outer.answer(body) if callable(outer.answer) else outer.answer
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                outer.requests.append((headers, body))
+                text = b"" if status < 400 else b"this went wrong\nand more\n"
+                self.send_response(status)
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
 
     def close(self):
         self.server.shutdown()

@@ -9,6 +9,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bhp import Client  # noqa: E402
 from harness import BUILD, Broker  # noqa: E402
+from receiver import Receiver  # noqa: E402
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "waits: spends its time on a real deadline; scripts/test runs "
+                                       "it without sanitizers only")
+    config.addinivalue_line("markers", "long: for scripts/test --long only")
 
 
 def pytest_sessionstart(session):
@@ -56,3 +63,22 @@ def connect():
     yield make
     for client in made:
         client.close()
+
+
+@pytest.fixture
+def receivers():
+    """Makes receivers of webhooks: receivers(host="127.0.0.2", tls=(certificate, key))."""
+    made = []
+
+    def make(*args, **options):
+        made.append(Receiver(*args, **options).start())
+        return made[-1]
+
+    yield make
+    for receiver in made:
+        receiver.close()
+
+
+@pytest.fixture
+def receiver(receivers):
+    return receivers()

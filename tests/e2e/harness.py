@@ -22,10 +22,15 @@ REPO = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("BELLHOP_BUILD", REPO / "build"))
 if not BUILD.is_absolute():
     BUILD = REPO / BUILD
+SANITIZED = "BELLHOP_SANITIZE:BOOL=ON" in (
+    (BUILD / "CMakeCache.txt").read_text() if (BUILD / "CMakeCache.txt").exists() else "")
 SANITIZER_WORDS = ("AddressSanitizer", "LeakSanitizer", "UndefinedBehaviorSanitizer",
                    "runtime error:", "check failed", "CHECK failed")
 # A sanitized broker on a busy machine is slow; a deadline only ends what hangs.
 DEADLINE_S = 30
+# Flags of a broker whose webhooks may go to this machine.
+LOCAL = ("--webhook-allow", "127.0.0.0/8", "--webhook-allow", "::1/128")
+NODE = REPO / "tests" / "node"
 
 
 def wait_for(condition, timeout=DEADLINE_S, what="the condition"):
@@ -61,6 +66,22 @@ def signed_headers(secret, body, id=None, timestamp=None):
     timestamp = str(now_s() if timestamp is None else timestamp)
     return {"webhook-id": msg_id, "webhook-timestamp": timestamp,
             "webhook-signature": sign(secret, msg_id, timestamp, body)}
+
+
+def verify(secret, headers, body):
+    """Whether one of the v1 entries of these headers was made with the secret."""
+    right = sign(secret, headers["webhook-id"], headers["webhook-timestamp"], body)
+    return right in headers["webhook-signature"].split(" ")
+
+
+def run_node(script, request):
+    """Runs tests/node/SCRIPT with a JSON request on its stdin; what it prints is JSON."""
+    assert (NODE / "node_modules" / "standardwebhooks").is_dir(), \
+        "run `npm ci --prefix tests/node` first (scripts/test does)"
+    done = subprocess.run(["node", script], input=json.dumps(request), cwd=NODE, text=True,
+                          capture_output=True, timeout=DEADLINE_S)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 class Broker:
@@ -232,6 +253,30 @@ class Broker:
 
     def dead_letters(self, name="sub"):
         return self.ok("GET", f"/v1/dead-letters?subscription={name}")["dead_letters"]
+
+    def add_webhook(self, uri, *types, **fields):
+        """The webhook as create answers it, with its secret in new_signing_secret."""
+        return self.ok("POST", "/v1/webhooks",
+                       {"uri": uri, "subscribed_events": list(types) or ["*"], **fields})
+
+    def webhook(self, id):
+        return self.ok("GET", f"/v1/webhooks/{id}")
+
+    def patch_webhook(self, id, **fields):
+        return self.ok("PATCH", f"/v1/webhooks/{id}", fields)
+
+    def attempts(self, id):
+        """Newest first."""
+        return self.ok("GET", f"/v1/webhooks/{id}/attempts")["attempts"]
+
+    def wait_attempts(self, id, condition, what="the attempt"):
+        """The newest attempts, once condition(attempts) is true."""
+        return wait_for(lambda: (lambda found: condition(found) and found)(self.attempts(id)),
+                        what=what)
+
+    def wait_webhook(self, id, condition, what="the webhook's state"):
+        return wait_for(lambda: (lambda found: condition(found) and found)(self.webhook(id)),
+                        what=what)
 
     def events(self, query=""):
         """Every event of the journal that the query finds, over all pages."""

@@ -11,11 +11,16 @@ import pytest
 from clitools import CLI, alone, cli, cli_json, end_of, running, sub, work
 from harness import DEADLINE_S, broker_env, make_secret, now_s, wait_for
 
-COMMANDS = ["status", "top", "source add", "source ls", "source rm", "sub create", "sub update",
+COMMANDS = ["status", "top", "source add", "source show",
+            "source update", "source test", "source ls", "source rm", "sub create", "sub update",
             "sub ls", "sub show", "sub stats", "sub pause", "sub resume", "sub seek", "sub rm",
             "publish", "send", "work", "tail", "replay", "replay ls", "replay show",
             "replay cancel", "dlq ls", "dlq show", "dlq redrive", "dlq purge", "retention show",
-            "retention set"]
+            "retention set", "listen", "webhook create", "webhook ls", "webhook show",
+            "webhook update", "webhook rm", "webhook ping", "webhook rotate", "webhook enable",
+            "webhook disable", "webhook pause", "webhook resume", "webhook attempts",
+            "webhook resend", "webhook recover", "webhook keys", "webhook rotate-key",
+            "webhook endpoints", "event-types", "job put", "job show", "wait"]
 
 
 # --- words ---
@@ -25,7 +30,7 @@ def test_help_and_version():
     assert text.returncode == 0
     for command in COMMANDS:
         assert f"  {command} " in text.stdout
-    for code in ("64", "65", "66", "69", "70", "74", "128+N"):
+    for code in ("64", "65", "66", "69", "70", "74", "75", "128+N"):
         assert f"\n  {code} " in text.stdout
     assert alone("--help").stdout == text.stdout == alone("-h").stdout
     version = alone("--version")

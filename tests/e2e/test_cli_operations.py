@@ -127,11 +127,11 @@ def test_what_is_asked_of_the_broker(api, args, requests):
 
 def test_dlq_ls_narrows(api):
     api.answers["GET /v1/dead-letters"] = (200, {"dead_letters": []})
-    api.run("dlq", "ls", "s", "--type", "a.*", "--reason", "max_age", "--subject-prefix", "x y/",
+    api.run("dlq", "ls", "s", "--type", "a.*", "--reason", "expired", "--subject-prefix", "x y/",
             "--filter", '{"sources": ["s"]}')
     assert api.requests == [
         ("GET", "/v1/dead-letters?page_size=200&subscription=s&type=a.%2A&subject_prefix=x%20y%2F"
-                "&reason=max_age&filter=%7B%22sources%22%3A%5B%22s%22%5D%7D", None)]
+                "&reason=expired&filter=%7B%22sources%22%3A%5B%22s%22%5D%7D", None)]
     long = json.dumps({"types": ["x" * 250] * 40})
     done = api.run("dlq", "ls", "s", "--filter", long, code=64)
     assert "longer than a request may be" in done.stderr
@@ -482,7 +482,7 @@ def test_dead_letters_are_shown(broker):
     rows = cli(broker, "dlq", "ls", "sub", "--reason", "rejected", "--subject-prefix", "s1").stdout
     assert rows.splitlines()[1].split()[:4] == ["1", "a.x", "s1", "rejected"]
     assert "exit status 65: why" in rows and len(rows.splitlines()) == 2
-    assert "no dead letter" in cli(broker, "dlq", "ls", "sub", "--reason", "max_age").stdout
+    assert "no dead letter" in cli(broker, "dlq", "ls", "sub", "--reason", "expired").stdout
     assert cli_json(broker, "dlq", "ls", "sub", "--json", "--filter", '{"types":["b.y"]}')[0][
         "seq"] == 3
     out = cli(broker, "dlq", "show", "sub", "2").stdout

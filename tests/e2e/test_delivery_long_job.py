@@ -11,6 +11,8 @@ import pytest
 from clitools import cli, running, sub
 from harness import DEADLINE_S, wait_for
 
+pytestmark = pytest.mark.waits
+
 LEASE_MS = 600
 LEASES = 12  # so many the job is long
 ATTEMPTS = 10

@@ -143,6 +143,7 @@ def test_connections_that_do_nothing(door):
     assert door.api("GET", "/healthz")[0] == 200
 
 
+@pytest.mark.waits
 def test_a_slow_head_is_ended(door):
     """The head has 5 s in all, however steadily it drips."""
     with door.raw_http() as raw:

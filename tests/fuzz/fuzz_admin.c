@@ -1,32 +1,46 @@
-/* Requests to the HTTP rooms, behind the parser: arbitrary methods, paths, queries and bodies, one
- * after another, with a turn after each. Every request is answered exactly once, with JSON and a
- * status that the API knows; engine_check holds after each; at the end the store opens again.
+/* Requests to the HTTP rooms and what they make of webhooks and jobs, behind the parser: arbitrary
+ * methods, paths, queries and bodies, one after another, with a turn after each. Every request is
+ * answered exactly once, with JSON and a status that the API knows; engine_check holds after each;
+ * at the end the store opens again.
  *
  * The input is lines: "METHOD /path?query" begins a request, the lines up to the next one that
  * looks so are its body. "TIME n" lets n seconds pass, "WORK name" attaches a worker to that
  * subscription, which rejects what it gets: so there are dead letters to ask for. "CRASH" is a
- * power loss.
+ * power loss. A webhook's id is not known beforehand: "@" in a target is that of the first one.
  *
- * The server's own functions are replaced by the linker (--wrap): answers end here, and the clocks
- * are virtual. */
+ * The server's and the client's own functions are replaced by the linker (--wrap): answers and
+ * deliveries end here, and the clocks are virtual. A delivery is answered with the status that its
+ * URI ends with ("http://a.example/503"), else with 200; 000 is no answer. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "broker/admin/admin.h"
+#include "broker/http/client.h"
 #include "broker/json/walk.h"
 #include "tests/unit/engine_world.h"
 
 #define REQUESTS_MAX 100
 #define MESSAGE_SIZE 512 /* as the server's */
 #define HEADERS      3
+#define ROUNDS_MAX   8 /* of deliveries in one turn: each outcome may hand out the next one */
 
-enum { ROOM_NONE, ROOM_ADMIN, ROOM_INGEST };
+enum { ROOM_NONE, ROOM_ADMIN, ROOM_INGEST, ROOM_WEBHOOKS, ROOM_JOBS };
+
+struct http_transfer {
+    struct list link;
+    http_done_fn *on_done;
+    void *ctx;
+    int status;
+};
 
 static struct rooms {
     struct world w;
     struct admin *admin;
     struct ingest *ingest;
+    struct webhooks *webhooks;
+    struct jobs *jobs;
+    struct list transfers;    /* under way */
     struct http_server *http; /* never looked into */
     uint64_t last_handle, last_worker;
     bool waits[REQUESTS_MAX + 1]; /* by handle */
@@ -41,6 +55,14 @@ void __wrap_http_respond_error(struct http_server *s, uint64_t handle, enum err 
 size_t __wrap_http_server_connections(const struct http_server *s);
 uint64_t __wrap_loop_now_ms(const struct loop *l);
 uint64_t __wrap_loop_wall_ms(const struct loop *l);
+uint64_t __wrap_loop_seed(void);
+void __wrap_loop_again(struct loop *l);
+int __wrap_http_client_open(struct loop *l, const struct http_client_options *options,
+                            struct http_client **out, char *error, size_t error_size);
+void __wrap_http_client_close(struct http_client **c);
+struct http_transfer *__wrap_http_client_send(struct http_client *c,
+                                              const struct http_outbound *request);
+void __wrap_http_client_cancel(struct http_client *c, struct http_transfer *t);
 
 static bool note_root(void *ctx, const struct json_value *v) {
     if (v->depth == 0) *(bool *)ctx = v->type == JSON_IS_OBJECT;
@@ -91,6 +113,78 @@ uint64_t __wrap_loop_wall_ms(const struct loop *l) {
     return rooms.w.time.wall_ms;
 }
 
+uint64_t __wrap_loop_seed(void) {
+    return 1;
+}
+
+void __wrap_loop_again(struct loop *l) {
+    (void)l;
+}
+
+int __wrap_http_client_open(struct loop *l, const struct http_client_options *options,
+                            struct http_client **out, char *error, size_t error_size) {
+    (void)l;
+    (void)error;
+    (void)error_size;
+    CHECK(options->guard != NULL);
+    *out = (struct http_client *)&rooms; /* never looked into */
+    return 0;
+}
+
+void __wrap_http_client_close(struct http_client **c) {
+    CHECK(list_empty(&rooms.transfers)); /* every attempt was cancelled */
+    *c = NULL;
+}
+
+static int status_of(struct slice uri) {
+    uint64_t status;
+    if (uri.len < 4 || uri.data[uri.len - 4] != '/') return 200;
+    if (!slice_to_u64(slice_from(uri, uri.len - 3), &status)) return 200;
+    return status == 0 || status >= 100 ? (int)status : 200;
+}
+
+struct http_transfer *__wrap_http_client_send(struct http_client *c,
+                                              const struct http_outbound *request) {
+    struct http_transfer *t = mem_alloc(sizeof *t);
+    (void)c;
+    CHECK(strlen(request->uri) <= LIMIT_URI_BYTES && request->body.len > 0);
+    for (size_t i = 0; i < request->headers_count; i++) {
+        const struct http_outbound_header *h = &request->headers[i];
+        CHECK(h->name[0] != '\0' && strpbrk(h->name, " :\r\n") == NULL);
+        CHECK(strpbrk(h->value, "\r\n") == NULL);
+    }
+    t->on_done = request->on_done;
+    t->ctx = request->ctx;
+    t->status = status_of(slice_str(request->uri));
+    list_push_back(&rooms.transfers, &t->link);
+    return t;
+}
+
+void __wrap_http_client_cancel(struct http_client *c, struct http_transfer *t) {
+    (void)c;
+    list_unlink(&t->link);
+    free(t);
+}
+
+static void finish_transfers(void) {
+    struct list *first;
+    size_t count = 0;
+    while ((first = list_first(&rooms.transfers)) != NULL && count++ < REQUESTS_MAX) {
+        struct http_transfer *t = CONTAINER_OF(first, struct http_transfer, link);
+        struct http_result result = {
+            .failure = t->status == 0 ? HTTP_TIMEOUT : HTTP_ANSWERED,
+            .status = t->status,
+            .duration_ms = 1,
+            .body = slice_str("no \xff good"),
+            .retry_after = slice_str(t->status == 503 ? "7" : ""),
+            .detail = t->status == 0 ? "no answer" : "",
+        };
+        list_unlink(&t->link);
+        t->on_done(t->ctx, &result);
+        free(t);
+    }
+}
+
 /* ---- the broker around the rooms ---- */
 
 static size_t no_workers(void *ctx) {
@@ -102,7 +196,9 @@ static void on_effect(void *ctx, const struct effect *e) {
     (void)ctx;
     if (e->route.room == ROOM_ADMIN) admin_on_effect(rooms.admin, e);
     if (e->route.room == ROOM_INGEST) ingest_on_effect(rooms.ingest, e);
-    if (e->kind != EFFECT_DELIVER) return;
+    if (e->route.room == ROOM_WEBHOOKS) webhooks_on_effect(rooms.webhooks, e);
+    if (e->route.room == ROOM_JOBS) jobs_on_effect(rooms.jobs, e);
+    if (e->kind != EFFECT_DELIVER || e->route.room == ROOM_WEBHOOKS) return;
     struct tag_range range = {e->u.deliver.tag, e->u.deliver.tag};
     struct command c = {.kind = COMMAND_NACK};
     c.u.settle.attachment = e->u.deliver.attachment;
@@ -119,11 +215,29 @@ static void open_rooms(void) {
     struct ingest_options ingest = {.engine = r->w.engine, .http = &r->http, .room = ROOM_INGEST};
     int err = ingest_open(&r->ingest, &ingest, error, sizeof error);
     CHECK(err == 0);
+    struct webhooks_options webhooks = {
+        .engine = r->w.engine,
+        .room = ROOM_WEBHOOKS,
+        .allow = "127.0.0.0/8",
+        .ca_file = "",
+        .key_file = "",
+        .audience = "",
+        .timeout_ms = 15000,
+        .max_age_ms = 24 * 3600 * 1000,
+        .backoff_min_ms = 5000,
+        .backoff_max_ms = 5 * 3600 * 1000,
+        .disable_after_ms = 5 * 24 * 3600 * 1000,
+    };
+    err = webhooks_open(&r->webhooks, &webhooks, error, sizeof error);
+    CHECK(err == 0);
+    r->jobs = jobs_open(r->w.engine);
     struct admin_options admin = {
         .engine = r->w.engine,
         .store = r->w.store,
         .http = &r->http,
         .ingest = r->ingest,
+        .webhooks = r->webhooks,
+        .jobs = r->jobs,
         .room = ROOM_ADMIN,
         .http_address = "127.0.0.1:1",
         .workers_address = "127.0.0.1:2",
@@ -136,12 +250,21 @@ static void open_rooms(void) {
 
 static void close_rooms(void) {
     admin_close(&rooms.admin);
+    jobs_close(&rooms.jobs);
+    webhooks_close(&rooms.webhooks);
     ingest_close(&rooms.ingest);
 }
 
 static void turn(void) {
+    uint64_t now_ms = rooms.w.time.now_ms;
     world_turn(&rooms.w);
-    admin_on_turn(rooms.admin, rooms.w.time.now_ms);
+    for (int i = 0; i < ROUNDS_MAX && !list_empty(&rooms.transfers); i++) {
+        finish_transfers();
+        world_turn(&rooms.w);
+    }
+    admin_on_turn(rooms.admin, now_ms);
+    jobs_on_turn(rooms.jobs, now_ms);
+    webhooks_on_turn(rooms.webhooks, now_ms);
     world_turn(&rooms.w);
     store_end_reads(rooms.w.store);
 }
@@ -223,6 +346,16 @@ static void request(struct slice verb, struct slice target, struct slice body) {
     free(bytes);
 }
 
+/* The target with the id of a webhook in the place of each "@". */
+static struct slice with_id(struct slice target, struct buf *out) {
+    const struct webhook *w = registry_next(webhooks_registry(rooms.webhooks), slice_of(NULL, 0));
+    for (size_t i = 0; i < target.len; i++) {
+        if (target.data[i] == '@' && w != NULL) buf_append_str(out, w->id);
+        else buf_append_byte(out, target.data[i]);
+    }
+    return out->overflow ? target : buf_slice(out);
+}
+
 static void act(struct slice verb, struct slice argument, struct slice body) {
     char name[LIMIT_NAME_BYTES + 1];
     uint64_t n = 0;
@@ -238,7 +371,10 @@ static void act(struct slice verb, struct slice argument, struct slice body) {
     } else if (slice_eq_str(verb, "CRASH")) {
         crash();
     } else if (argument.len > 0 && argument.data[0] == '/' && rooms.last_handle < REQUESTS_MAX) {
-        request(verb, argument, body); /* the parser lets nothing else through */
+        struct buf target;
+        buf_init(&target, LIMIT_HTTP_TARGET_BYTES);
+        request(verb, with_id(argument, &target), body); /* the parser lets nothing else through */
+        buf_free(&target);
     }
 }
 
@@ -249,6 +385,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memset(&rooms, 0, sizeof rooms);
     rooms.w.quiet = true;
     rooms.w.on_effect = on_effect;
+    rooms.w.options.jobs_room = ROOM_JOBS;
+    list_init(&rooms.transfers);
     world_open(&rooms.w);
     open_rooms();
     struct slice rest = slice_of(data, size);
@@ -258,7 +396,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         struct slice argument = slice_from(line, verb.len < line.len ? verb.len + 1 : line.len);
         act(verb, argument, cut_body(&rest));
     }
+    jobs_drain(rooms.jobs);
     admin_drain(rooms.admin);
+    webhooks_drain(rooms.webhooks);
     turn();
     for (size_t i = 0; i <= REQUESTS_MAX; i++) CHECK(!rooms.waits[i]);
     crash();

@@ -29,6 +29,7 @@ static const char *const types[] = {"job.done", "job.failed", "x", ""};
 static const char *const subjects[] = {"", "k1", "k2", "k3"};
 static const char *const ids[] = {"", "", "1", "2", "3", "4", "5", "6"};
 static const char *const metadata[] = {"", "{\"g\":\"u\",\"n\":1}", "{\"g\":2}", "{}"};
+static const char *const endpoints[] = {"", "u", "u\nv", "u\n"}; /* the last one is refused */
 static const char *const filters[] = {
     "",
     "",
@@ -36,6 +37,8 @@ static const char *const filters[] = {
     "{\"user_metadata\":{\"n\":1}}",
     "{\"not\":{\"types\":[\"x\"]}}",
     "{\"types\":[]",
+    "{\"endpoint\":1}",
+    "{\"types\":[\"job.*\"],\"not\":{\"endpoint\":0}}",
 };
 
 struct fuzz {
@@ -167,6 +170,7 @@ static void op_publish(struct fuzz *f) {
                                    .body = slice_of(body, below(f, sizeof body))};
         uint8_t due = take(f);
         if (due & 1) events[i].deliver_at_ms = f->w.time.wall_ms + any_ms(f);
+        events[i].endpoints = slice_str(endpoints[due >> 2 & 3]);
         if (due & 2) events[i].deliver_at_ms += 30 * 24 * HOUR_MS - 8 * HOUR_MS;
     }
     step(f, &c);
@@ -193,7 +197,9 @@ static void op_update(struct fuzz *f) {
 static void op_pause(struct fuzz *f) {
     struct command c = {.kind = COMMAND_SUBSCRIPTION_PAUSE};
     c.u.pause.name = PICK(f, names);
-    c.u.pause.paused = below(f, 2) == 1;
+    uint8_t bits = take(f);
+    c.u.pause.paused = bits & 1;
+    c.u.pause.ages = bits & 2;
     step(f, &c);
 }
 
@@ -218,8 +224,7 @@ static void op_task(struct fuzz *f) {
     c.u.task.name = PICK(f, names);
     c.u.task.filter = PICK(f, filters);
     if (bits & 4) c.u.task.rate_per_s = (uint32_t)take(f);
-    bool journal = c.u.task.kind == TASK_REPLAY || c.u.task.kind == TASK_COUNT;
-    if ((bits & 8) && journal) {
+    if (bits & 8) {
         c.u.task.from_time_ms = any_place(f, START_TIME);
         if (bits & 16) c.u.task.to_time_ms = any_place(f, START_TIME);
     } else if (bits & 16) {
@@ -267,6 +272,7 @@ static void op_attach(struct fuzz *f) {
         c.u.attach.start = (enum start_kind)below(f, 4);
         c.u.attach.start_value = any_place(f, c.u.attach.start);
     }
+    c.u.attach.alone = bits & 32;
     if (bits & 8) c.u.attach.session = 1 + below(f, 3);
     if (bits & 16) {
         c.u.attach.resumes = 1 + below(f, 3);

@@ -1,7 +1,7 @@
-/* Arbitrary filters and events. The input is a filter, then an event's type, source, subject and
- * user_metadata, with NULs between. A text compiles or is refused with a reason; what compiles has
- * a text that compiles to itself; `not` of it matches exactly the other events; the index offers it
- * for each event that it matches, once. */
+/* Arbitrary filters and events. The input is a filter, then an event's type, source, subject,
+ * user_metadata and endpoints, with NULs between. A text compiles or is refused with a reason; what
+ * compiles has a text that compiles to itself; `not` of it matches exactly the other events; the
+ * index offers it for each event that it matches, once. */
 #include <stdio.h>
 #include <string.h>
 
@@ -79,6 +79,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     event.source = next_part(&rest);
     event.subject = next_part(&rest);
     event.metadata = next_part(&rest);
+    event.endpoints = next_part(&rest);
 
     struct filter *f = NULL;
     char why[300] = "";

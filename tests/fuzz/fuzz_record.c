@@ -3,6 +3,7 @@
  * reached. What decodes is encoded again: to the same bytes when they are of the newest version
  * (there is one way to write a record), and in any case to bytes that mean the same. Only what is
  * within the limits, as encoders CHECK them and decoders do not. */
+#include <endian.h>
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -13,6 +14,7 @@
 #define FIX_CRC    0x80
 #define CRC_BYTES  4
 #define VERSION_AT 4
+#define SEQ_AT     5
 
 /* Decodes value and encodes what it means; an empty slice: it does not decode, or is not within the
  * limits. */
@@ -25,7 +27,9 @@ static bool event_fits(const struct event *e) {
            e->type.len <= LIMIT_EVENT_TYPE_BYTES && e->subject.len <= LIMIT_EVENT_SUBJECT_BYTES &&
            e->content_type.len <= LIMIT_EVENT_CONTENT_TYPE_BYTES &&
            e->metadata.len <= LIMIT_EVENT_METADATA_BYTES &&
-           e->headers.len <= LIMIT_EVENT_HEADERS_BYTES && e->body.len <= LIMIT_BODY_BYTES_HIGHEST;
+           e->headers.len <= LIMIT_EVENT_HEADERS_BYTES &&
+           e->endpoints.len <= LIMIT_EVENT_ENDPOINTS_BYTES &&
+           e->body.len <= LIMIT_BODY_BYTES_HIGHEST;
 }
 
 static bool failure_fits(const struct record_failure *f) {
@@ -33,9 +37,18 @@ static bool failure_fits(const struct record_failure *f) {
            f->detail.len <= LIMIT_ERROR_DETAIL_BYTES;
 }
 
+/* Of the seq that the newest version repeats. */
 static struct slice event(struct arena *a, struct slice value) {
     struct event e;
-    if (!record_event_decode(1, value, &e)) return nothing;
+    uint64_t seq = 1;
+    if (value.len >= SEQ_AT + 8) {
+        memcpy(&seq, value.data + SEQ_AT, 8);
+        seq = le64toh(seq);
+    }
+    if (!record_event_decode(seq, value, &e)) return nothing;
+    struct event other;
+    bool old = value.data[VERSION_AT] < 3;
+    CHECK(record_event_decode(seq + 1, value, &other) == old);
     return event_fits(&e) ? record_event_encode(a, &e, NULL) : nothing;
 }
 
@@ -105,9 +118,18 @@ static struct slice config(struct arena *a, struct slice value) {
     return record_config_decode(value, &bytes) ? record_config_encode(a, bytes) : nothing;
 }
 
+static struct slice job(struct arena *a, struct slice value) {
+    struct record_job r;
+    if (!record_job_decode(a, value, &r)) return nothing;
+    bool fits = r.id.len <= LIMIT_EVENT_SUBJECT_BYTES &&
+                r.endpoints.len <= LIMIT_EVENT_ENDPOINTS_BYTES &&
+                r.metadata.len <= LIMIT_EVENT_METADATA_BYTES;
+    return fits ? record_job_encode(a, &r) : nothing;
+}
+
 /* The seeds in the corpus count on the order. */
-static again_fn *const records[] = {event, dead, position, ids,    subscription,
-                                    retry, task, number,   config, due};
+static again_fn *const records[] = {event, dead,   position, ids, subscription, retry,
+                                    task,  number, config,   due, job};
 #define RECORDS (sizeof records / sizeof records[0])
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 
 #include "base/base64.h"
-#include "broker/ingest/standard_webhooks.h"
+#include "broker/signature/signing_key.h"
+#include "broker/signature/standard_webhooks.h"
 
 #define MAC_BYTES     32
 #define MAC_TEXT_SIZE (BASE64_LEN(MAC_BYTES) + 1)
@@ -27,7 +28,7 @@ static struct slice cut_line(struct slice *rest) {
     return line;
 }
 
-static void sign(const struct source_secret *secret, const struct standard_webhooks_request *r,
+static void sign(const struct secret *secret, const struct standard_webhooks_request *r,
                  char out[MAC_TEXT_SIZE]) {
     uint8_t mac[MAC_BYTES];
     unsigned len = 0;
@@ -93,13 +94,13 @@ static void judge(enum err err, bool is_signed, const struct standard_webhooks_r
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *why = NULL;
-    struct source_secret secrets[2];
+    struct secret secrets[2];
     char mac[2][MAC_TEXT_SIZE];
     if (size == 0) return 0;
-    CHECK(source_secret_parse(slice_str("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), &secrets[0],
-                              &why) == ERR_OK);
-    CHECK(source_secret_parse(slice_str("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"), &secrets[1],
-                              &why) == ERR_OK);
+    CHECK(secret_parse(slice_str("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), &secrets[0], &why) ==
+          ERR_OK);
+    CHECK(secret_parse(slice_str("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"), &secrets[1], &why) ==
+          ERR_OK);
     uint8_t flags = data[0];
     struct slice rest = slice_of(data + 1, size - 1);
     struct standard_webhooks_request r;
@@ -117,14 +118,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct hmac *h = hmac_new();
     CHECK(h != NULL);
     bool is_signed = has_entry(r.signature, mac[0]) || has_entry(r.signature, mac[1]);
-    judge(standard_webhooks_verify(h, secrets, 2, &r, NOW_S * 1000, &why), is_signed, &r);
+    const struct secret *const each[] = {&secrets[0], &secrets[1]};
+    const struct standard_webhooks_keys keys = {
+        .secrets = each, .secrets_count = 2, .tolerance_s = STANDARD_WEBHOOKS_TOLERANCE_S};
+    judge(standard_webhooks_verify(h, &keys, &r, NOW_S * 1000, NULL, &why), is_signed, &r);
     hmac_free(&h);
     buf_free(&header);
 
-    /* Arbitrary text as a secret. */
-    struct source_secret parsed;
-    if (source_secret_parse(slice_of(data, size), &parsed, &why) == ERR_OK) {
+    /* Arbitrary text as a secret, and as a private key. */
+    struct secret parsed;
+    if (secret_parse(slice_of(data, size), &parsed, &why) == ERR_OK) {
         CHECK(parsed.len >= 24 && parsed.len <= sizeof parsed.key);
     }
+    struct signing_key *key = signing_key_parse(slice_of(data, size), &why);
+    if (key != NULL) CHECK(strlen(signing_key_kid(key)) == SIGNING_KID_BYTES);
+    signing_key_free(&key);
     return 0;
 }

@@ -8,8 +8,10 @@
  *   /counts   how many requests wait, and how many were gone before their answer
  *   /big?n=   n bytes of 'x'
  *   /refuse   on_head says 401
- * Flags: --head-ms --idle-ms --grace-ms --rate --body-max --stall-ms --life-s, each with a number.
+ * Flags, each with a number: --head-ms --idle-ms --grace-ms --rate --body-max --per-ip
+ * --loopback-counts --stall-ms --write-rate --life-s.
  * SIGTERM drains and ends; SIGINT ends at once. */
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,7 +84,8 @@ static void respond_now(struct echo *e, const struct http_request *r) {
     struct buf answer;
     buf_init(&answer, 256 * KIB);
     if (slice_eq_str(r->path, "/counts")) {
-        buf_printf(&answer, "{\"waiting\":%zu,\"gone\":%zu}", e->waiting_count, e->gone);
+        buf_printf(&answer, "{\"waiting\":%zu,\"gone\":%zu,\"refused\":%" PRIu64 "}",
+                   e->waiting_count, e->gone, http_server_refused(e->server));
     } else {
         describe(r, &answer);
     }
@@ -180,12 +183,15 @@ int main(int argc, char **argv) {
         .idle_ms = flag(argc, argv, "--idle-ms", 0),
         .body_grace_ms = flag(argc, argv, "--grace-ms", 0),
         .body_bytes_per_s = flag(argc, argv, "--rate", 0),
+        .connections_per_ip = (size_t)flag(argc, argv, "--per-ip", 0),
+        .loopback_counts = flag(argc, argv, "--loopback-counts", 0) != 0,
     };
     list_init(&e.waiting);
     if (loop_open(&e.loop) != 0) return 1;
     loop_set_turn(e.loop, on_turn, &e);
     loop_set_signals(e.loop, on_signal, &e);
     loop_set_write_stall(e.loop, flag(argc, argv, "--stall-ms", LIMIT_WRITE_STALL_MS));
+    streams_set_write_rate(e.loop, flag(argc, argv, "--write-rate", 0));
     if (http_server_open(e.loop, "127.0.0.1:0", &options, &e.server, &port, error, sizeof error)) {
         fprintf(stderr, "%s\n", error);
         loop_close(&e.loop);

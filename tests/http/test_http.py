@@ -1,58 +1,19 @@
-"""The HTTP server, driven over raw sockets through http_echo (HTTP_ECHO names the binary)."""
+"""The HTTP server, driven over raw sockets through http_echo."""
 
 import json
 import os
 import re
-import resource
 import select
 import signal
 import socket
-import subprocess
 import time
 
 import pytest
 
 from corpus import BODY_MAX, CASES, get, post
+from echo import PATIENCE_S, Reader, Server, crc32c
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ECHO = os.environ.get("HTTP_ECHO", os.path.join(HERE, "../../build/tests/http_echo"))
-PATIENCE_S = 20  # only ever waited for when something is broken
 SHORT = 300  # longer requests are not split at every offset
-
-
-class Server:
-    def __init__(self, *flags, files=None):
-        def limit():
-            if files:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-
-        command = [ECHO] + [str(f) for f in flags]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit
-        )
-        self.port = int(self.process.stdout.readline().split()[1])
-
-    def connect(self):
-        s = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
-        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return s
-
-    def cpu_s(self):
-        with open(f"/proc/{self.process.pid}/stat") as f:
-            fields = f.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def stop(self, signum=signal.SIGINT):
-        if self.process.poll() is None:
-            self.process.send_signal(signum)
-        try:
-            out, err = self.process.communicate(timeout=PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.communicate()
-            raise
-        assert self.process.returncode == 0, err
-        return out, err
 
 
 @pytest.fixture(scope="module")
@@ -66,50 +27,6 @@ def start(request, *flags, **more):
     s = Server(*flags, **more)
     request.addfinalizer(s.stop)
     return s
-
-
-class Reader:
-    """Reads answers off a socket, strictly."""
-
-    def __init__(self, sock):
-        self.sock = sock
-        self.bytes = bytearray()
-
-    def more(self):
-        try:
-            got = self.sock.recv(1 << 16)
-        except ConnectionResetError:
-            got = b""
-        self.bytes += got
-        return len(got) > 0
-
-    def answer(self, head_only=False):
-        """(status, headers, body), or None when the server has closed."""
-        while b"\r\n\r\n" not in self.bytes:
-            if not self.more():
-                assert not self.bytes, self.bytes
-                return None
-        end = self.bytes.index(b"\r\n\r\n")
-        head = bytes(self.bytes[:end])
-        del self.bytes[: end + 4]
-        lines = head.split(b"\r\n")
-        assert re.fullmatch(rb"HTTP/1\.1 \d\d\d [A-Za-z ]+", lines[0]), lines[0]
-        status = int(lines[0].split()[1])
-        headers = {}
-        for text in lines[1:]:
-            name, value = text.decode().split(": ", 1)
-            assert name.lower() not in headers
-            headers[name.lower()] = value
-        if status == 100:
-            assert headers == {}
-            return status, headers, b""
-        assert "server" not in headers and "date" in headers
-        length = 0 if head_only else int(headers["content-length"])
-        while len(self.bytes) < length:
-            assert self.more(), "closed in the middle of a body"
-        body = bytes(self.bytes[:length])
-        del self.bytes[:length]
-        return status, headers, body
 
 
 def talk(server, pieces):
@@ -179,15 +96,6 @@ def test_pipelined_twice(server, name, raw, statuses, closes):
 def echo(answer):
     assert answer[0] == 200
     return json.loads(answer[2])
-
-
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for b in data:
-        crc ^= b
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
 
 
 def test_what_the_application_sees(server):
@@ -404,6 +312,48 @@ def test_a_body_at_the_minimum_rate_is_taken(request):
         assert echo(reader.answer())["body"] == 60000
 
 
+def test_a_body_that_came_at_once_has_not_bought_an_hour(request):
+    # At this rate the bytes that are there would pay for 3,999 seconds of silence.
+    server = start(request, "--grace-ms", 100, "--idle-ms", 200, "--rate", 1)
+    with server.connect() as s:
+        reader = Reader(s)
+        s.sendall(post(b"x" * 3999, b"Content-Length: 4000"))
+        assert reader.answer()[0] == 408
+        assert reader.answer() is None
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"1\r\na\r\n" * 20,  # data
+        b"1;" + b"e" * 200,  # an extension
+        b"0\r\nX-Trailer: " + b"t" * 200,  # trailers
+        b"000000000000",  # a size
+    ],
+)
+def test_a_chunked_body_that_drips_is_refused(request, part):
+    server = start(request, "--grace-ms", 200, "--rate", 10000)
+    with server.connect() as s:
+        reader = Reader(s)
+        s.sendall(post(b"", b"Transfer-Encoding: chunked"))
+        for b in part:
+            if select.select([s], [], [], 0.02)[0]:
+                break
+            s.sendall(bytes([b]))
+        assert reader.answer()[0] == 408
+        assert reader.answer() is None
+
+
+def test_a_head_that_follows_an_answer_has_its_own_deadline(request):
+    server = start(request, "--head-ms", 200)
+    with server.connect() as s:
+        reader = Reader(s)
+        s.sendall(get() + get()[:-2])
+        assert reader.answer()[0] == 200
+        assert reader.answer()[0] == 408
+        assert reader.answer() is None
+
+
 def test_idle_connections_are_closed(request):
     server = start(request, "--idle-ms", 100)
     with server.connect() as fresh, server.connect() as used:
@@ -427,6 +377,42 @@ def test_a_client_that_never_reads_is_closed(request):
         poll = select.poll()
         poll.register(s, 0)
         assert poll.poll(PATIENCE_S * 1000)
+
+
+def test_answers_that_nobody_reads_do_not_pile_up(request):
+    # A sanitizer would keep what was freed.
+    server = start(request, env={"ASAN_OPTIONS": "quarantine_size_mb=1"})
+    held = [server.connect() for _ in range(40)]
+    for s in held:
+        s.sendall(get(target=b"/big?n=1000000") * 100)
+    # Each of these takes a turn, in which each of the others gets one answer if it may have one.
+    with server.connect() as s:
+        reader = Reader(s)
+        for _ in range(100):
+            s.sendall(get())
+            assert reader.answer()[0] == 200
+    with open(f"/proc/{server.process.pid}/status") as f:
+        kib = int(re.search(r"VmRSS:\s+(\d+) kB", f.read())[1])
+    assert kib < 200_000
+    # They are served on as they read.
+    reader = Reader(held[0])
+    for _ in range(100):
+        assert len(reader.answer()[2]) == 1000000
+    for s in held:
+        s.close()
+
+
+def test_a_client_that_reads_too_slowly_is_closed(request):
+    # Never a stall of 400 ms, but far below the rate.
+    server = start(request, "--stall-ms", 400, "--write-rate", 100_000_000)
+    with server.connect() as s:
+        s.sendall(get(b"Connection: close", target=b"/big?n=60000000"))
+        got = 0
+        with pytest.raises(ConnectionResetError):
+            while piece := s.recv(1 << 16):
+                got += len(piece)
+                select.select([], [], [], 0.02)
+        assert 0 < got < 60000000
 
 
 def test_a_client_that_reads_slowly_is_served(request):
@@ -470,15 +456,61 @@ def test_out_of_descriptors(request):
     assert err.count("no more connections are accepted") == 1
 
 
-def counts(server):
-    with server.connect() as s:
+def test_connections_of_one_address(request):
+    server = start(request, "--per-ip", 3, "--loopback-counts", 1)
+    began = time.monotonic()
+    inside = [server.connect() for _ in range(3)]
+    for s in inside:
+        s.sendall(get())
+        assert Reader(s).answer()[0] == 200
+    for _ in range(20):
+        with server.connect() as s:
+            assert Reader(s).answer() is None  # closed at once, without a word
+    # Others have their own count, and those inside are not touched.
+    with server.connect("127.0.0.2") as s:
+        s.sendall(get())
+        assert Reader(s).answer()[0] == 200
+    assert counts(server, "127.0.0.2")["refused"] == 20
+    inside[0].sendall(get())
+    assert Reader(inside[0]).answer()[0] == 200
+    # One who leaves makes room.
+    inside.pop().close()
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        assert time.monotonic() < end
+        with server.connect() as s:
+            try:
+                s.sendall(get())
+            except ConnectionError:
+                continue
+            if Reader(s).answer() is not None:
+                break
+    for s in inside:
+        s.close()
+    _, err = server.stop()
+    lines = err.count("connections already")
+    assert 1 <= lines <= 2 + time.monotonic() - began, err
+    assert "has 3 connections already" in err and "; 1 refused" in err
+
+
+def test_loopback_has_no_cap_of_its_own(request):
+    server = start(request, "--per-ip", 1)
+    held = [server.connect() for _ in range(5)]
+    for s in held:
+        s.sendall(get())
+        assert Reader(s).answer()[0] == 200
+        s.close()
+
+
+def counts(server, source="127.0.0.1"):
+    with server.connect(source) as s:
         s.sendall(get(target=b"/counts"))
         return json.loads(Reader(s).answer()[2])
 
 
 def wait_for(server, **wanted):
     end = time.monotonic() + PATIENCE_S
-    while counts(server) != wanted:
+    while not wanted.items() <= counts(server).items():
         assert time.monotonic() < end, (counts(server), wanted)
 
 

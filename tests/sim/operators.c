@@ -47,6 +47,7 @@ void operator_create(struct run *r, int sub, enum start_kind start) {
     a->order = d.order;
     a->expire = d.policy.lag == LAG_EXPIRE;
     a->max_fails = d.policy.max_fails;
+    a->max_age_ms = d.policy.max_age_ms;
     oracle_step(&r->o, &c);
     const struct subscription *s = subscription_find(r->o.w.engine, slice_str(sub_names[sub]));
     CHECK(s != NULL);
@@ -101,6 +102,7 @@ static void update(struct run *r, int sub, bool calm) {
     a->order = !p->ordered ? ORDER_NONE : p->order_key.len > 0 ? ORDER_METADATA : ORDER_SUBJECT;
     a->expire = p->lag == LAG_EXPIRE;
     a->max_fails = p->max_fails;
+    a->max_age_ms = p->max_age_ms;
     keep_texts(p, &texts);
     run_say(r, "update %s: order %d, lag %s, max_fails %u, rate %u, filter %s", sub_names[sub],
             a->order, a->expire ? "expire" : "block", p->max_fails, p->rate_per_s, texts.filter);
@@ -115,8 +117,12 @@ void operator_pause(struct run *r, int sub, bool paused) {
     struct command c = {.kind = COMMAND_SUBSCRIPTION_PAUSE};
     c.u.pause.name = slice_str(sub_names[sub]);
     c.u.pause.paused = paused;
-    oracle_ask(&r->o, &c, sub)->flag = paused;
-    run_say(r, "%s %s", paused ? "pause" : "unpause", sub_names[sub]);
+    c.u.pause.ages = run_one_in(r, 2);
+    struct asked *a = oracle_ask(&r->o, &c, sub);
+    a->flag = paused;
+    a->wall_ms = c.u.pause.ages ? 0 : r->o.w.time.wall_ms;
+    run_say(r, "%s %s%s", paused ? "pause" : "unpause", sub_names[sub],
+            c.u.pause.ages ? ", which ages" : "");
     oracle_step(&r->o, &c);
 }
 
@@ -152,19 +158,20 @@ static void task(struct run *r, int sub) {
     int filter = run_one_in(r, 2) ? 0 : (int)run_below(r, FILTERS);
     c.u.task.filter = slice_str(fact_filters[filter]);
     if (run_one_in(r, 3)) c.u.task.rate_per_s = 1 + (uint32_t)run_below(r, 100);
-    bool journal = c.u.task.kind == TASK_REPLAY || c.u.task.kind == TASK_COUNT;
-    if (journal && run_one_in(r, 4)) c.u.task.from_time_ms = any_time(r);
+    if (run_one_in(r, 4)) c.u.task.from_time_ms = any_time(r);
     else if (run_one_in(r, 2)) c.u.task.from_seq = run_below(r, r->o.last_seq + 2);
     if (c.u.task.from_time_ms == 0 && run_one_in(r, 3)) {
         c.u.task.to_seq = c.u.task.from_seq + run_below(r, 20);
     }
     struct asked *a = oracle_ask(&r->o, &c, sub);
     a->task = c.u.task.kind;
+    a->wall_ms = c.u.task.from_time_ms;
     a->filter = filter;
     if (c.u.task.kind == TASK_REPLAY) issue_replay(&r->o, sub);
-    run_say(r, "%s %s from %llu to %llu, rate %u, filter %s", task_kind_name(c.u.task.kind),
-            sub_names[sub], (unsigned long long)c.u.task.from_seq,
-            (unsigned long long)c.u.task.to_seq, c.u.task.rate_per_s, fact_filters[filter]);
+    run_say(r, "%s %s from %llu to %llu, since %llu, rate %u, filter %s",
+            task_kind_name(c.u.task.kind), sub_names[sub], (unsigned long long)c.u.task.from_seq,
+            (unsigned long long)c.u.task.to_seq, (unsigned long long)c.u.task.from_time_ms,
+            c.u.task.rate_per_s, fact_filters[filter]);
     oracle_step(&r->o, &c);
 }
 
@@ -188,6 +195,19 @@ static void config(struct run *r) {
     oracle_step(&r->o, &c);
 }
 
+static void job(struct run *r) {
+    struct command c = {.kind = COMMAND_JOB_PUT};
+    int k = 1 + (int)run_below(r, KEYS - 1), config = (int)run_below(r, JOB_CONFIGS);
+    uint64_t ttl_ms = 1 + run_below(r, run_one_in(r, 2) ? 2000 : 30000);
+    if (r->temper.long_times && run_one_in(r, 3)) ttl_ms = 1 + run_below(r, 30 * DAY_MS);
+    if (producer_full(r)) return;
+    struct asked *a = oracle_ask(&r->o, &c, 0);
+    c.u.job.ttl_ms = ttl_ms;
+    run_say(r, "job %s with config %d for %llu ms", fact_subjects[k], config,
+            (unsigned long long)ttl_ms);
+    oracle_job_put(&r->o, &c, a, k, config);
+}
+
 void operator_retain(struct run *r, bool on) {
     struct retention *v = &r->retention;
     *v = (struct retention){0};
@@ -207,6 +227,10 @@ void operator_retain(struct run *r, bool on) {
 void operator_step(struct run *r) {
     const struct temper *t = &r->temper;
     int sub = run_sub(r);
+    if (t->jobs && run_one_in(r, 4)) {
+        job(r);
+        return;
+    }
     switch (run_below(r, 11)) {
     case 0: operator_pause(r, sub, true); break;
     case 1:

@@ -3,11 +3,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/rfc3339.h"
+
 #define DAY_MS (24 * 3600 * 1000)
 
-const char *const fact_types[3] = {"a.x", "a.y", "b.x"};
+const char *const fact_types[FACT_TYPES] = {
+    "a.x", "a.y", "b.x", "a.failed", "b.requires_action", "job.overdue"};
 const char *const fact_subjects[KEYS] = {"", "k1", "k2", "k3"};
 const char *const fact_groups[KEYS] = {NULL, "hi", "lo", "mid"};
+const char *const fact_endpoints[3] = {"", "https://a.example/",
+                                       "https://a.example/\nhttps://b.example/h"};
 const char *const sub_names[SUBS] = {"s0", "s1", "s2", "s3"};
 
 /* Each has its twin in fact_matches. */
@@ -20,18 +25,22 @@ const char *const fact_filters[FILTERS] = {
     "{\"any\":[{\"types\":[\"b.*\"]},{\"user_metadata\":{\"g\":{\"exists\":false}}}]}",
     "{\"not\":{\"subject_prefix\":\"k1\"}}",
     "{\"user_metadata\":{\"g\":{\"not\":{\"equals\":\"lo\"}}}}",
+    "{\"endpoint\":1}",
+    "{\"types\":[\"a.*\"],\"not\":{\"endpoint\":0}}",
 };
 
 bool fact_matches(const struct fact *f, int filter) {
     switch (filter) {
     case 0: return true;
-    case 1: return f->type != 2;
+    case 1: return fact_types[f->type][0] == 'a';
     case 2: return f->type == 2;
     case 3: return f->group == 1;
     case 4: return f->n == 1 || f->n == 2;
-    case 5: return f->type == 2 || f->group == 0;
+    case 5: return fact_types[f->type][0] == 'b' || f->group == 0;
     case 6: return f->subject != 1;
-    default: return f->group != 2;
+    case 7: return f->group != 2;
+    case 8: return f->endpoints >= 2;
+    default: return fact_types[f->type][0] == 'a' && f->endpoints == 0;
     }
 }
 
@@ -59,12 +68,34 @@ static size_t put_text(char *out, const char *text) {
     return len;
 }
 
-struct event fact_event(const struct fact *f, struct fact_texts *t) {
-    size_t id_len = 0, metadata_len = 0, body_len = put_number(t->body, f->mark);
+static struct event overdue_event(const struct fact *f, struct fact_texts *t) {
+    char registered[RFC3339_SIZE];
+    rfc3339_format(f->registered_ms, registered);
+    snprintf(t->body, sizeof t->body, "{\"id\":\"%s\",\"ttl_ms\":%llu,\"registered_at\":\"%s\"}",
+             fact_subjects[f->subject], (unsigned long long)f->ttl_ms, registered);
+    return (struct event){.type = slice_str(fact_types[f->type]),
+                          .subject = slice_str(fact_subjects[f->subject]),
+                          .body = slice_str(t->body)};
+}
+
+static struct event plain_event(const struct fact *f, struct fact_texts *t) {
+    size_t id_len = 0, body_len = put_number(t->body, f->mark);
     if (f->id >= 0) {
         id_len = put_text(t->id, "id");
         id_len += put_number(t->id + id_len, (uint64_t)f->id);
     }
+    t->body[body_len++] = '.';
+    memset(t->body + body_len, 'x', f->pad);
+    return (struct event){.type = slice_str(fact_types[f->type]),
+                          .subject = slice_str(fact_subjects[f->subject]),
+                          .id = slice_of(t->id, id_len),
+                          .body = slice_of(t->body, body_len + f->pad),
+                          .deliver_at_ms = f->deliver_at_ms};
+}
+
+static struct slice fact_metadata(const struct fact *f, struct fact_texts *t) {
+    size_t metadata_len;
+    if (f->bare && !f->lent_metadata) return slice_of(NULL, 0);
     if (f->group != 0) {
         metadata_len = put_text(t->metadata, "{\"g\":\"");
         metadata_len += put_text(t->metadata + metadata_len, fact_groups[f->group]);
@@ -74,14 +105,14 @@ struct event fact_event(const struct fact *f, struct fact_texts *t) {
     }
     metadata_len += put_number(t->metadata + metadata_len, f->n);
     metadata_len += put_text(t->metadata + metadata_len, "}");
-    t->body[body_len++] = '.';
-    memset(t->body + body_len, 'x', f->pad);
-    return (struct event){.type = slice_str(fact_types[f->type]),
-                          .subject = slice_str(fact_subjects[f->subject]),
-                          .id = slice_of(t->id, id_len),
-                          .metadata = slice_of(t->metadata, metadata_len),
-                          .body = slice_of(t->body, body_len + f->pad),
-                          .deliver_at_ms = f->deliver_at_ms};
+    return slice_of(t->metadata, metadata_len);
+}
+
+struct event fact_event(const struct fact *f, struct fact_texts *t) {
+    struct event event = f->type == FACT_OVERDUE ? overdue_event(f, t) : plain_event(f, t);
+    event.metadata = fact_metadata(f, t);
+    event.endpoints = slice_str(fact_endpoints[f->endpoints]);
+    return event;
 }
 
 static int key_of(const struct sub *s, const struct fact *f) {
@@ -146,6 +177,13 @@ static void to_limbo(struct oracle *o, const struct asked *a) {
     }
 }
 
+static void on_journaled(struct oracle *o, uint64_t seq, const struct fact *fact) {
+    CHECK(seq == o->last_seq + 1 && seq < EVENTS_MAX); /* no gap, never twice */
+    o->last_seq = seq;
+    o->facts[seq] = *fact;
+    for (int s = 0; s < SUBS; s++) o->subs[s].events[seq].copies[LIVE] = 1;
+}
+
 static void on_published(struct oracle *o, const struct effect *f, bool arrives) {
     struct asked *a = answered(o, f);
     CHECK(f->err == a->err);
@@ -160,11 +198,8 @@ static void on_published(struct oracle *o, const struct effect *f, bool arrives)
         if (r.duplicate) continue;
         /* Never journaled again, but when the journal or a day have forgotten it. */
         CHECK(known == 0 || o->trims || o->wall_reached - o->facts[known].published_ms >= DAY_MS);
-        CHECK(r.seq == o->last_seq + 1 && r.seq < EVENTS_MAX); /* no gap, never twice */
         if (fact->id >= 0) o->seq_of_id[fact->id] = r.seq;
-        o->last_seq = r.seq;
-        o->facts[r.seq] = *fact;
-        for (int s = 0; s < SUBS; s++) o->subs[s].events[r.seq].copies[LIVE] = 1;
+        on_journaled(o, r.seq, fact);
     }
 }
 
@@ -177,6 +212,7 @@ static void on_created(struct oracle *o, const struct asked *a) {
     s->filters_used = 1u << a->filter;
     s->lag_expire_used = a->expire;
     s->max_fails_least = a->max_fails;
+    s->max_age_least_ms = a->max_age_ms;
     s->order = a->order;
     for (uint64_t seq = 1; seq < a->seq; seq++) s->events[seq].excused = true;
     for (uint64_t seq = a->seq; seq <= o->last_seq; seq++) s->events[seq].copies[LIVE] = 1;
@@ -196,6 +232,8 @@ static void on_updated(struct oracle *o, const struct asked *a) {
     s->lag_expire_used |= a->expire;
     bool lower = s->max_fails_least == 0 || a->max_fails < s->max_fails_least;
     if (a->max_fails != 0 && lower) s->max_fails_least = a->max_fails;
+    bool younger = s->max_age_least_ms == 0 || a->max_age_ms < s->max_age_least_ms;
+    if (a->max_age_ms != 0 && younger) s->max_age_least_ms = a->max_age_ms;
     s->order_changed |= s->order != a->order;
     s->order = a->order;
 }
@@ -215,10 +253,26 @@ static void on_sought(struct oracle *o, const struct asked *a) {
     }
 }
 
+static void on_paused(struct oracle *o, const struct asked *a) {
+    struct sub *s = &o->subs[a->sub];
+    if (s->paused && !a->flag && a->wall_ms != 0) s->aged_from_ms = a->wall_ms;
+    s->paused = a->flag;
+}
+
+static bool check_since(void *ctx, const struct dead_letter *d) {
+    CHECK(d->event.received_at_ms >= *(const uint64_t *)ctx);
+    return true;
+}
+
 static void on_task(struct oracle *o, const struct asked *a, uint64_t id) {
     struct task_info t;
     bool found = engine_task_get(o->w.engine, (uint32_t)id, &t);
     CHECK(found && t.kind == a->task);
+    if (a->wall_ms != 0 && (t.kind == TASK_REDRIVE || t.kind == TASK_PURGE)) {
+        uint64_t since_ms = a->wall_ms;
+        engine_dead_scan(o->w.engine, t.subscription, t.from - 1, UINT32_MAX, check_since,
+                         &since_ms);
+    }
     if (t.kind != TASK_REPLAY) return;
     CHECK(t.from >= 1 && t.from <= t.to && t.to <= o->last_seq);
     for (uint64_t seq = t.from; seq <= t.to; seq++) {
@@ -239,13 +293,16 @@ static void on_deleted(struct oracle *o, const struct asked *a) {
 
 static void on_done(struct oracle *o, const struct effect *f) {
     const struct asked *a = answered(o, f);
+    if (a->kind == COMMAND_JOB_PUT) {
+        CHECK(f->err == a->err && f->u.done.created == (f->err == ERR_OK && a->flag));
+    }
     if (f->err != ERR_OK) return;
     switch (a->kind) {
     case COMMAND_SUBSCRIPTION_CREATE:
         if (f->u.done.created) on_created(o, a);
         break;
     case COMMAND_SUBSCRIPTION_UPDATE: on_updated(o, a); break;
-    case COMMAND_SUBSCRIPTION_PAUSE: o->subs[a->sub].paused = a->flag; break;
+    case COMMAND_SUBSCRIPTION_PAUSE: on_paused(o, a); break;
     case COMMAND_SUBSCRIPTION_SEEK: on_sought(o, a); break;
     case COMMAND_SUBSCRIPTION_DELETE: on_deleted(o, a); break;
     case COMMAND_TASK_CREATE: on_task(o, a, f->u.done.id); break;
@@ -295,7 +352,7 @@ static void check_event(const struct oracle *o, const struct event *event) {
     struct event was = fact_event(&o->facts[event->seq], &t);
     CHECK(slice_eq(event->body, was.body) && slice_eq(event->metadata, was.metadata));
     CHECK(slice_eq(event->type, was.type) && slice_eq(event->subject, was.subject));
-    CHECK(slice_eq(event->id, was.id));
+    CHECK(slice_eq(event->id, was.id) && slice_eq(event->endpoints, was.endpoints));
     CHECK(event->deliver_at_ms == 0 || event->deliver_at_ms == was.deliver_at_ms);
 }
 
@@ -386,6 +443,11 @@ static void on_effect(void *ctx, const struct effect *f) {
         break;
     }
     case EFFECT_LEASE_SOON: break;
+    case EFFECT_JOB: {
+        const struct fact *fact = job_effect(o, f);
+        if (fact != NULL) on_journaled(o, f->u.job.seq, fact);
+        break;
+    }
     }
 }
 
@@ -402,6 +464,16 @@ static bool moved_to_due(const struct batch *batch, struct slice dead) {
         }
     }
     return false;
+}
+
+/* A dead letter of this age, which was too old or would have been at its next attempt. */
+static void check_expired(const struct sub *s, const struct record_dead *r, enum copy copy) {
+    uint64_t since_ms = r->event.received_at_ms, at_ms = r->died_at_ms;
+    CHECK(copy == LIVE && s->max_age_least_ms != 0);
+    if (r->event.deliver_at_ms > since_ms) since_ms = r->event.deliver_at_ms;
+    if (s->aged_before_ms > since_ms) since_ms = s->aged_before_ms;
+    if (r->fails > 0) at_ms += 2 * LIMIT_BACKOFF_MS_MAX; /* with all of its jitter */
+    CHECK(at_ms > since_ms + s->max_age_least_ms);
 }
 
 /* Dead letters come and go by what is written: a removed one was redriven, or is nobody's debt. */
@@ -426,6 +498,8 @@ static void dead_written(struct oracle *o, const struct batch *batch, const stru
     struct fact_texts t;
     struct event was = fact_event(&o->facts[seq], &t);
     CHECK(slice_eq(r.event.body, was.body) && r.event.seq == seq);
+    CHECK(slice_eq(r.event.endpoints, was.endpoints));
+    if (slice_eq_str(r.reason, "expired")) check_expired(s, &r, copy);
     if (!slice_eq_str(r.reason, "max_fails")) return;
     CHECK(s->max_fails_least != 0 && r.fails >= s->max_fails_least && r.fails <= r.deliveries);
     struct issues *is = issues_by_id(o, s->id);
@@ -457,6 +531,9 @@ static void on_batch(void *ctx, const struct batch *batch) {
         if (op->kind != BATCH_PUT) continue;
         if (op->table == STORE_RETRIES || op->table == STORE_DUE) fails_written(o, op);
     }
+    job_batch(o, batch);
+    /* In one batch it may have expired before the resume. */
+    for (int i = 0; i < SUBS; i++) o->subs[i].aged_before_ms = o->subs[i].aged_from_ms;
 }
 
 /* ---- life ---- */
@@ -473,6 +550,7 @@ void oracle_open(struct oracle *o) {
 }
 
 void oracle_close(struct oracle *o) {
+    job_crash(o);
     world_close(&o->w);
     for (uint64_t i = 1; i <= o->last_worker; i++) free(o->workers[i].tags);
 }
@@ -510,10 +588,12 @@ static void check_survived(struct oracle *o) {
         const struct subscription *s = subscription_find(o->w.engine, slice_str(sub_names[i]));
         CHECK((s != NULL) == o->subs[i].exists);
         CHECK(s == NULL || (s->paused == o->subs[i].paused && s->id == o->subs[i].id));
+        CHECK(s == NULL || s->aged_from_ms == o->subs[i].aged_from_ms);
     }
     o->config_asked = 0;
     engine_config_scan(o->w.engine, slice_str("sim/"), check_config, o);
     CHECK(o->config_asked == (o->config != 0));
+    oracle_check_jobs(o);
     if (o->check_one_in == 1 || o->crashes % 4 == 0) oracle_check_rows(o);
 }
 
@@ -522,6 +602,7 @@ void oracle_crash(struct oracle *o, size_t durable, uint64_t answers) {
     if (durable > 0) memory_store_sync(o->w.store, durable);
     o->answers_left = UINT64_MAX;
     issue_crash(o);
+    job_crash(o);
     peers_crash(o);
     for (int i = 0; i < SUBS; i++) {
         struct sub *s = &o->subs[i];

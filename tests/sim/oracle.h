@@ -15,8 +15,8 @@
  * frees them. It looks into the engine (state.h) where nothing else can tell: positions, rows and
  * leases. What does not hold is a CHECK. May call: the engine, the store, tests/unit/engine_world.
  *
- * oracle.c: what is durable, life and crashes. oracle_issue.c: what is issued. oracle_check.c:
- * counts against rows, claims, and the end. */
+ * oracle.c: what is durable, life and crashes. oracle_issue.c: what is issued. oracle_job.c: jobs.
+ * oracle_check.c: counts against rows, claims, and the end. */
 #ifndef TESTS_SIM_ORACLE_H
 #define TESTS_SIM_ORACLE_H
 
@@ -30,19 +30,28 @@
 #define REPLAYS_MAX 256
 #define LIMBO_MAX   16
 #define IDS         200
-#define FILTERS     8
+#define FILTERS     10
 #define KEYS        4
+#define FACT_TYPES  6
+#define JOBS_ROOM   5
+#define JOB_CONFIGS 4 /* endpoints and metadata that a job is registered with */
 #define BATCH_MAX   3 /* events of one PUBLISH */
 
 enum copy { LIVE, REPLAY };
 
 /* An event as it was published: fact_event makes it. */
 struct fact {
-    uint8_t type, subject, group, n, pad;
+    uint8_t type, subject, group, n, pad, endpoints;
+    bool bare; /* brings no metadata: group and n are 0, or what its job lent */
+    bool lent_metadata, lent_endpoints;
     int id;        /* of IDS; -1: none */
     uint32_t mark; /* its body begins with it: no two are the same, but a retry's */
     uint64_t deliver_at_ms, published_ms; /* by the wall clock, which may be set */
+    uint64_t ttl_ms, registered_ms;       /* FACT_OVERDUE: of its job */
 };
+#define FACT_FAILED  3 /* of fact_types: makes its job final */
+#define FACT_ACTION  4
+#define FACT_OVERDUE 5 /* the engine's own */
 
 /* What an event's slices point at. */
 struct fact_texts {
@@ -67,7 +76,10 @@ struct sub {
     uint32_t id;
     uint32_t filters_used; /* bits: the filters it has had */
     bool lag_expire_used;
-    uint32_t max_fails_least; /* of the limits it has had; 0: it had none */
+    uint32_t max_fails_least;  /* of the limits it has had; 0: it had none */
+    uint64_t max_age_least_ms; /* likewise */
+    uint64_t aged_from_ms;     /* the resume that made everything young again */
+    uint64_t aged_before_ms;   /* the same before the last batch */
     enum order order;
     bool order_changed;
     bool inexact; /* expired_total is only a bound: what expired may have gone elsewhere */
@@ -98,6 +110,16 @@ struct issues {
     uint32_t rate_per_s;
     uint64_t rate_since_ms, rate_count; /* hand-outs since a moment */
     struct issue events[EVENTS_MAX][2];
+};
+
+/* A job; the keys' subjects are their ids. */
+struct known_job {
+    bool exists, overdue;
+    int config;
+    uint64_t created_ms, updated_ms, due_ms;
+    uint64_t ended_ms; /* when it was final or overdue; 0: neither */
+    uint64_t final_seq, action_seq, total;
+    bool noted[EVENTS_MAX];
 };
 
 enum worker_state {
@@ -153,11 +175,13 @@ struct asked {
     struct fact facts[BATCH_MAX]; /* PUBLISH */
     size_t count;
     uint64_t seq;       /* CREATE, SEEK: where the cursor is after it; CONFIG_PUT: the value */
+    uint64_t wall_ms;   /* PAUSE: from when on everything is young; TASK_CREATE: since; or 0 */
     uint32_t seeks;     /* SEEK: which one it is */
     uint32_t id;        /* CREATE: the subscription's */
     int filter;         /* CREATE, UPDATE, TASK_CREATE */
     bool expire;        /* CREATE, UPDATE */
     uint32_t max_fails; /* CREATE, UPDATE */
+    uint64_t max_age_ms;
     enum order order;
     bool flag; /* PAUSE: paused */
     enum task_kind task;
@@ -198,14 +222,19 @@ struct oracle {
     size_t replays_count;
     struct fact limbo[LIMBO_MAX]; /* published, and the producer does not know whether */
     size_t limbo_count;
-    uint64_t config, config_asked; /* a value that an operator keeps; 0: none */
+    uint64_t config, config_asked;                   /* a value that an operator keeps; 0: none */
+    struct known_job jobs[KEYS], durable_jobs[KEYS]; /* as the engine has them; on the disk */
+    struct job_page *job_pages; /* of turns that are not durable, the oldest first */
+    uint32_t job_notes;         /* events of jobs in the open turn */
     /* For the summary. */
     uint64_t engine_steps, turns, deliveries, crashes, confirmed_total, resumed, refused, lost;
     uint64_t digest; /* of everything that was said */
 };
 
-extern const char *const fact_types[3], *const fact_subjects[KEYS], *const fact_groups[KEYS];
+extern const char *const fact_types[FACT_TYPES], *const fact_subjects[KEYS],
+                                                     *const fact_groups[KEYS];
 extern const char *const fact_filters[FILTERS];
+extern const char *const fact_endpoints[3]; /* so many lines */
 extern const char *const sub_names[SUBS];
 
 /* ---- oracle.c ---- */
@@ -260,6 +289,23 @@ bool issue_acked(struct oracle *o, uint32_t sub_id, uint64_t seq, enum copy copy
 struct issues *issues_by_id(struct oracle *o, uint32_t id);
 /* The entry of a tag, made when it is new. */
 struct hand_out *worker_tag(struct worker *w, uint64_t tag);
+
+/* ---- oracle_job.c ---- */
+
+/* Steps a JOB_PUT of this key's subject. */
+void oracle_job_put(struct oracle *o, struct command *c, struct asked *a, int k, int config);
+/* Its events have entered the engine: they are noted, and took what their jobs have. */
+void job_published(struct oracle *o, struct asked *a);
+/* A turn has ended; NULL: without anything to write. */
+void job_turn(struct oracle *o, const struct engine_turn *turn);
+/* EFFECT_JOB. Returns the fact when it is a job.overdue; else NULL. */
+const struct fact *job_effect(struct oracle *o, const struct effect *f);
+/* The oldest turn that was not durable is. */
+void job_batch(struct oracle *o, const struct batch *batch);
+void job_crash(struct oracle *o);
+/* Everything is durable: jobs are shown as they are, with a row each. */
+void oracle_check_jobs(struct oracle *o);
+bool oracle_jobs_ended(const struct oracle *o);
 
 /* ---- oracle_check.c ---- */
 

@@ -137,6 +137,7 @@ void oracle_check_rows(struct oracle *o) {
     }
     check_owners(o);
     check_leases(o);
+    oracle_check_jobs(o);
     if (o->check_one_in == 1 || o->turns % 4 == 0) check_journal(o);
     check_counts(o);
     store_end_reads(o->w.store);
@@ -230,6 +231,7 @@ void oracle_attach(struct oracle *o, struct command *c, struct asked *a) {
     const struct attachment *at = map_get(&e->attachments, c->u.attach.attachment);
     CHECK((at != NULL) == there);
     issue_attached(o, w, c, at);
+    CHECK(at == NULL || !c->u.attach.alone || at->sub->alone);
     for (size_t i = 0; i < count && at != NULL; i++) {
         const struct claim *claim = &c->u.attach.claims[i];
         const struct lease *l = map_get(&at->by_tag, claim->tag);

@@ -148,6 +148,17 @@ static void take_key(struct oracle *o, struct issues *is, const struct policy *p
     is->key_tag[key] = (uint32_t)tag;
 }
 
+/* What is handed out is not too old, but when an operator asked for it again. */
+static void check_age(const struct oracle *o, const struct subscription *s,
+                      const struct effect *f) {
+    const struct event *event = &f->u.deliver.event;
+    uint64_t since_ms = event->received_at_ms, wall_ms = o->w.time.wall_ms;
+    if (f->u.deliver.replay || f->u.deliver.redrive || s->policy.max_age_ms == 0) return;
+    if (event->deliver_at_ms > since_ms) since_ms = event->deliver_at_ms;
+    if (s->aged_from_ms > since_ms) since_ms = s->aged_from_ms;
+    CHECK(wall_ms <= since_ms + s->policy.max_age_ms);
+}
+
 static void handed_out(struct oracle *o, const struct effect *f) {
     const struct event *event = &f->u.deliver.event;
     uint32_t fails = f->u.deliver.fails, deliveries = f->u.deliver.deliveries;
@@ -156,6 +167,7 @@ static void handed_out(struct oracle *o, const struct effect *f) {
     CHECK(at != NULL && w->attached && !w->kept && !w->hold && !at->sub->paused);
     CHECK(w->open_count < w->window_events && w->open_bytes < w->window_bytes);
     CHECK(f->u.deliver.tag == w->next_tag && event->seq < EVENTS_MAX);
+    check_age(o, at->sub, f);
     enum copy copy = f->u.deliver.replay ? REPLAY : LIVE;
     struct issues *is = issues_of(o, w->sub, at->sub);
     struct issue *i = &is->events[event->seq][copy];
@@ -224,6 +236,7 @@ static struct engine_turn *end_turn(struct oracle *o) {
     struct engine_turn *turn = engine_end_turn(e, o->w.time);
     o->engine_steps++;
     o->turns++;
+    job_turn(o, turn);
     if (turn == NULL) return NULL;
     for (size_t i = 0; i < turn->effects_count; i++) {
         const struct effect *f = &turn->effects[i];
@@ -275,6 +288,7 @@ void oracle_publish(struct oracle *o, struct command *c, struct asked *a) {
     }
     if (a->err != ERR_OK) o->counts.refused += a->count;
     oracle_step(o, c);
+    if (a->err == ERR_OK) job_published(o, a);
 }
 
 static enum err settle_err(const struct worker *w, const struct command *c) {

@@ -22,6 +22,9 @@ static struct fact draw_fact(struct run *r, uint32_t nth) {
                      .n = (uint8_t)run_below(r, 4),
                      .id = run_one_in(r, 3) ? (int)run_below(r, IDS) : -1,
                      .mark = r->step * BATCH_MAX + nth};
+    if (run_one_in(r, 4)) f.endpoints = (uint8_t)(1 + run_below(r, 2));
+    if (run_one_in(r, 5)) f.type = run_one_in(r, 2) ? FACT_FAILED : FACT_ACTION;
+    f.bare = run_one_in(r, 4);
     f.pad = (uint8_t)run_below(r, run_one_in(r, 4) ? 200 : 10);
     if (run_one_in(r, 6)) f.deliver_at_ms = any_deliver_at(r);
     return f;
@@ -38,8 +41,13 @@ static void send_events(struct run *r, const struct fact *facts, size_t count, c
     a->lost = r->temper.network && run_one_in(r, 12);
     for (size_t i = 0; i < count; i++) {
         a->facts[i] = facts[i];
-        a->facts[i].published_ms = o->w.time.wall_ms;
-        events[i] = fact_event(&facts[i], &texts[i]);
+        struct fact *f = &a->facts[i];
+        f->published_ms = o->w.time.wall_ms;
+        /* What its job lent the last time is not its own. */
+        if (f->lent_endpoints) f->endpoints = 0;
+        if (f->bare) f->group = f->n = 0;
+        f->lent_endpoints = f->lent_metadata = false;
+        events[i] = fact_event(f, &texts[i]);
     }
     c.u.publish.events = events;
     c.u.publish.count = count;
@@ -50,15 +58,14 @@ static void send_events(struct run *r, const struct fact *facts, size_t count, c
     oracle_publish(o, &c, a);
 }
 
-/* The tables are full: a run with very many steps goes on without new events. */
-static bool full(const struct run *r) {
-    return r->o.w.engine->last_seq + BATCH_MAX >= EVENTS_MAX;
+bool producer_full(const struct run *r) {
+    return r->o.w.engine->last_seq + BATCH_MAX + KEYS >= EVENTS_MAX;
 }
 
 void producer_publish(struct run *r) {
     struct fact facts[BATCH_MAX];
     size_t count = run_one_in(r, 3) ? 1 + run_below(r, BATCH_MAX) : 1;
-    if (full(r)) return;
+    if (producer_full(r)) return;
     for (size_t i = 0; i < count; i++) facts[i] = draw_fact(r, (uint32_t)i);
     send_events(r, facts, count, "publish");
 }
@@ -66,7 +73,7 @@ void producer_publish(struct run *r) {
 /* One without an id would come twice, which is what its producer asks for by sending it again. */
 void producer_retry(struct run *r) {
     struct oracle *o = &r->o;
-    if (o->limbo_count == 0 || full(r)) return;
+    if (o->limbo_count == 0 || producer_full(r)) return;
     size_t at = run_below(r, o->limbo_count);
     struct fact f = o->limbo[at];
     if (!run_one_in(r, 3)) o->limbo[at] = o->limbo[--o->limbo_count];

@@ -72,6 +72,7 @@ static void draw_run(struct run *r, const struct plan *plan) {
         .clock_steps = run_one_in(r, 4),
         .long_times = run_one_in(r, 3),
         .deletes = run_one_in(r, 4),
+        .jobs = run_one_in(r, 2),
     };
     draw_weights(r, &r->temper);
     struct engine_options *options = &r->o.w.options;
@@ -79,6 +80,8 @@ static void draw_run(struct run *r, const struct plan *plan) {
     options->outstanding_max = 1 + (uint32_t)run_below(r, run_one_in(r, 2) ? 60 : 1000);
     options->turn_scan_events = 1 + (uint32_t)run_below(r, run_one_in(r, 2) ? 50 : 10000);
     options->turn_deliver_bytes = 300 * (1 + (uint32_t)run_below(r, 20));
+    options->jobs_room = JOBS_ROOM;
+    if (run_one_in(r, 2)) options->jobs_max = 1 + (uint32_t)run_below(r, 2);
     if (run_one_in(r, 2)) options->restart_grace_ms = 1 + (uint32_t)run_below(r, 3000);
     r->o.w.quiet = !plan->trace;
     r->o.check_one_in = run_one_in(r, 3) ? 1 : 16;
@@ -158,7 +161,7 @@ static void turns(struct run *r) {
 static bool all_settled(struct run *r) {
     struct engine_stats stats;
     engine_stats(r->o.w.engine, &stats);
-    if (stats.tasks_running > 0) return false;
+    if (stats.tasks_running > 0 || !oracle_jobs_ended(&r->o)) return false;
     for (int s = 0; s < SUBS; s++) {
         struct subscription_info info;
         if (!engine_subscription_get(r->o.w.engine, slice_str(sub_names[s]), &info)) continue;

@@ -49,7 +49,7 @@ enum step_kind {
 struct temper {
     uint32_t steps;
     uint32_t weights[STEP_KINDS], weights_sum;
-    bool seeks, updates, tasks, retention, clock_steps, long_times, deletes;
+    bool seeks, updates, tasks, retention, clock_steps, long_times, deletes, jobs;
     bool network; /* connections die silently, settlements are late, twice, forged */
     bool crashes;
 };
@@ -112,6 +112,9 @@ void operator_policy(struct run *r, struct drawn_policy *d);
 /* ---- producers.c ---- */
 void producer_publish(struct run *r);
 void producer_retry(struct run *r);
+/* The tables are full: a run with very many steps goes on without new events, and without new jobs,
+ * each of which may come to one. */
+bool producer_full(const struct run *r);
 
 /* ---- workers.c ---- */
 /* A worker on the subscription; `old`: it was that one before, or 0. Returns its id. */

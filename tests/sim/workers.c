@@ -84,6 +84,7 @@ static void ask_to_create(struct run *r, struct command *c, struct asked *a,
     a->order = d->order;
     a->expire = d->policy.lag == LAG_EXPIRE;
     a->max_fails = d->policy.max_fails;
+    a->max_age_ms = d->policy.max_age_ms;
     a->id = r->o.w.engine->next_id;
     a->seq =
         c->u.attach.start == START_NEW ? r->o.w.engine->last_seq + 1 : oldest_seq(r->o.w.engine);
@@ -101,6 +102,7 @@ uint64_t worker_attach(struct run *r, int sub, uint64_t old) {
     c.u.attach.window_bytes = run_one_in(r, 4) ? 20 : 1 << 20;
     c.u.attach.concurrency = (uint32_t)run_below(r, 4);
     if (run_one_in(r, 3)) c.u.attach.lease_ms = 100 + run_below(r, 5000);
+    c.u.attach.alone = run_one_in(r, 8);
     c.route.handle = id;
     c.u.attach.session = id;
     if (old != 0) { /* a session keeps its name when it is resumed */
@@ -114,10 +116,10 @@ uint64_t worker_attach(struct run *r, int sub, uint64_t old) {
     o->workers[id].session = c.u.attach.session;
     struct asked *a = oracle_ask(o, &c, sub);
     ask_to_create(r, &c, a, &d);
-    run_say(r, "worker %llu comes to %s: window %llu and %llu bytes, concurrency %u%s",
+    run_say(r, "worker %llu comes to %s: window %llu and %llu bytes, concurrency %u%s%s",
             (unsigned long long)id, sub_names[sub], (unsigned long long)c.u.attach.window_events,
             (unsigned long long)c.u.attach.window_bytes, c.u.attach.concurrency,
-            c.u.attach.create != NULL ? ", and makes it" : "");
+            c.u.attach.alone ? ", alone" : "", c.u.attach.create != NULL ? ", and makes it" : "");
     if (old != 0) {
         run_say(r, "  it was %llu in session %llu, resumes %llu, with %zu claims",
                 (unsigned long long)old, (unsigned long long)c.u.attach.session,

@@ -106,6 +106,10 @@ static void line(struct world *w, const struct effect *f) {
     case EFFECT_ENDED:
         buf_printf(b, "%llu ended", (unsigned long long)f->u.ended.attachment);
         break;
+    case EFFECT_JOB:
+        buf_printf(b, "job %.*s seq %llu", SLICE_ARG(f->u.job.id),
+                   (unsigned long long)f->u.job.seq);
+        break;
     }
     buf_append_byte(b, '\n');
 }
@@ -398,6 +402,35 @@ void world_show_dead(struct world *w, const char *name) {
     bool found = engine_dead_scan(w->engine, slice_str(name), 0, 0, show_dead, w);
     CHECK(found);
     store_end_reads(w->store);
+}
+
+void world_job_put(struct world *w, const char *id, const char *endpoints, const char *metadata,
+                   uint64_t ttl_ms) {
+    struct command c = {.kind = COMMAND_JOB_PUT};
+    c.u.job.id = slice_str(id);
+    c.u.job.endpoints = slice_str(endpoints);
+    c.u.job.metadata = slice_str(metadata);
+    c.u.job.ttl_ms = ttl_ms;
+    world_run(w, &c);
+}
+
+void world_job_event(struct world *w, const char *type, const char *job) {
+    world_publish_due(w, type, job, 0);
+}
+
+void world_show_job(struct world *w, const char *id) {
+    struct job_info j;
+    if (!engine_job_get(w->engine, slice_str(id), &j)) {
+        buf_printf(&w->log, "%s: not there\n", id);
+        return;
+    }
+    buf_printf(&w->log, "%.*s: %s%s due %lld events %llu", SLICE_ARG(j.id), job_state_name(j.state),
+               j.overdue ? " overdue" : "", (long long)(j.due_at_ms - w->time.wall_ms),
+               (unsigned long long)j.events_total);
+    for (size_t i = 0; i < j.seqs_count; i++) {
+        buf_printf(&w->log, "%s%llu", i == 0 ? " [" : " ", (unsigned long long)j.seqs[i]);
+    }
+    buf_printf(&w->log, "%s\n", j.seqs_count == 0 ? "" : "]");
 }
 
 void world_show_journal(struct world *w) {

@@ -90,6 +90,14 @@ void world_restart(struct world *w);
 /* Writes a line for each dead letter: "dead seq N reason fails F deliveries D [replay N]
  * [type/message/detail]". */
 void world_show_dead(struct world *w, const char *name);
+/* endpoints and metadata "": none. */
+void world_job_put(struct world *w, const char *id, const char *endpoints, const char *metadata,
+                   uint64_t ttl_ms);
+/* An event with the job's id as subject. */
+void world_job_event(struct world *w, const char *type, const char *job);
+/* Writes "ID: STATE [overdue] due MS events TOTAL [SEQ SEQ ...]", MS from now, or "ID: not there".
+ */
+void world_show_job(struct world *w, const char *id);
 /* Writes "journal: A to B trimmed N" and "blocked by X" when it is. */
 void world_show_journal(struct world *w);
 

@@ -27,7 +27,7 @@ struct broker {
     size_t frame_max;           /* that it says to take */
     bool greeted;
     bool no_welcome, no_subscribed, no_published, no_settled, no_drained, no_close, no_pong,
-        no_state;
+        no_state, no_job_event;
     uint64_t heartbeat_ms, lease_ms;
     uint64_t now_ms, resume_ms; /* of WELCOME; 0: no resume */
     size_t granted;             /* so many claims, the first ones; the others are lost */
@@ -50,9 +50,14 @@ struct broker {
     uint64_t deliver_at_ms;       /* of the last event published to it */
     struct frame replay, redrive; /* their numbers; their filter is in text */
     bool watch;
-    uint64_t ready; /* that it answers in STATE */
-    uint64_t seq;   /* of the last event published to it */
-    bool stale;     /* confirmed acks come out stale */
+    uint64_t ready;              /* that it answers in STATE */
+    uint64_t seq;                /* of the last event published to it */
+    bool stale;                  /* confirmed acks come out stale */
+    char job[64], job_types[64]; /* of WAIT; types with a comma after each */
+    uint64_t wait_ms, wait_after_seq;
+    uint64_t job_seq; /* that it answers to WAIT; 0: nothing came */
+    bool job_gone;    /* without the event */
+    enum err job_error;
 };
 
 static inline void broker_on_written(uv_write_t *req, int status) {
@@ -162,6 +167,15 @@ static inline void broker_note(struct broker *b, const struct frame *f) {
         b->extend_lease_ms = f->u.extend.lease_ms;
     } else if (f->op == FRAME_STATE) {
         b->watch = f->u.state.watch;
+    } else if (f->op == FRAME_WAIT) {
+        size_t at = 0;
+        slice_to_cstr(f->u.wait.id, b->job, sizeof b->job);
+        for (size_t i = 0; i < f->u.wait.types_count && at < sizeof b->job_types; i++) {
+            at += (size_t)snprintf(b->job_types + at, sizeof b->job_types - at, "%.*s,",
+                                   SLICE_ARG(f->u.wait.types[i]));
+        }
+        b->wait_ms = f->u.wait.timeout_ms;
+        b->wait_after_seq = f->u.wait.after_seq;
     } else if (f->op == FRAME_REPLAY) {
         b->replay = *f;
         slice_to_cstr(f->u.replay.filter, b->text, sizeof b->text);
@@ -205,6 +219,23 @@ static inline void broker_state(struct broker *b, uint32_t rid, uint32_t sub, st
     CHECK(frame_encode_state(out, &f));
 }
 
+static inline void broker_job_event(struct broker *b, uint32_t rid, struct buf *out) {
+    struct frame f = {.rid = rid};
+    struct frame_item item = {0};
+    if (b->job_error != ERR_OK) {
+        CHECK(frame_encode_err(out, rid, b->job_error, slice_str("there is no job"), false));
+        return;
+    }
+    f.u.job_event.state = slice_str(b->job_seq > 0 ? "succeeded" : "pending");
+    f.u.job_event.seq = b->job_seq;
+    item.event = (struct event){.seq = b->job_seq,
+                                .type = slice_str("batch.succeeded"),
+                                .subject = slice_str(b->job),
+                                .body = slice_str("{\"n\":1}")};
+    if (b->job_seq > 0 && !b->job_gone) f.u.job_event.item = &item;
+    CHECK(frame_encode_job_event(out, &f));
+}
+
 static inline void broker_answer(struct broker *b, const struct frame *f) {
     struct buf out = broker_buf();
     bool stale = b->stale;
@@ -221,6 +252,8 @@ static inline void broker_answer(struct broker *b, const struct frame *f) {
                                    NULL, 0, f->ranges, stale ? f->ranges_count : 0));
     } else if (f->op == FRAME_STATE && !b->no_state) {
         broker_state(b, f->rid, f->sub, &out);
+    } else if (f->op == FRAME_WAIT && !b->no_job_event) {
+        broker_job_event(b, f->rid, &out);
     } else if (f->op == FRAME_REPLAY || f->op == FRAME_REDRIVE) {
         CHECK(frame_encode_ok(&out, f->rid, 7));
     } else if (f->op == FRAME_DRAIN && !b->no_drained) {

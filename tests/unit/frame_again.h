@@ -32,6 +32,7 @@ static inline bool frame_again_client(const struct frame *f, struct buf *b) {
         return frame_encode_publish(b, f->rid, f->u.publish.events, f->u.publish.count);
     case FRAME_REPLAY: return frame_encode_replay(b, f);
     case FRAME_REDRIVE: return frame_encode_redrive(b, f);
+    case FRAME_WAIT: return frame_encode_wait(b, f);
     default: return frame_encode_plain(b, (enum frame_op)f->op, f->rid);
     }
 }
@@ -81,6 +82,7 @@ static inline bool frame_again(const struct frame *f, struct buf *b) {
         return frame_encode_goaway(b, reason, f->u.goaway.reconnect_ms);
     case FRAME_ENDED:
         return frame_encode_ended(b, f->sub, (enum err)f->u.ended.number, f->u.ended.message);
+    case FRAME_JOB_EVENT: return frame_encode_job_event(b, f);
     default: return frame_again_client(f, b);
     }
 }

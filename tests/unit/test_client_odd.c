@@ -211,7 +211,7 @@ static void brokers_that_go_astray(void **state) {
 
 static void what_is_not_known_is_passed_over(void **state) {
     struct world *w = *state;
-    const uint8_t newer[] = {0, 0, 0, 4, 0x93, 79, 0, 0x80};
+    const uint8_t newer[] = {0, 0, 0, 4, 0x93, 80, 0, 0x80};
     open_client(w);
     UNTIL(w, w->broker.got[FRAME_SUBSCRIBE] == 1);
     broker_write(&w->broker, newer, sizeof newer);

@@ -23,8 +23,8 @@ static void no_turn(void *ctx, struct batch *batch) {
 
 /* A key of the store, copied: the nth of its table. */
 struct row {
-    uint8_t key_bytes[KEY_BYTES_MAX];
-    struct slice key;
+    uint8_t key[KEY_BYTES_MAX];
+    size_t key_len;
     struct slice value; /* in the world's arena */
 };
 
@@ -39,8 +39,8 @@ static struct row row_at(struct broken *b, enum store_table table, int nth) {
     store_seek(b->w.store, table, slice_of(NULL, 0), &it);
     for (int i = 0; i < nth && it.valid; i++) store_next(b->w.store, &it);
     assert_true(it.valid && it.key.len <= KEY_BYTES_MAX);
-    memcpy(row.key_bytes, it.key.data, it.key.len);
-    row.key = slice_of(row.key_bytes, it.key.len);
+    memcpy(row.key, it.key.data, it.key.len);
+    row.key_len = it.key.len;
     row.value = arena_copy(&b->arena, it.value);
     store_iter_end(b->w.store, &it);
     store_end_reads(b->w.store);
@@ -61,11 +61,11 @@ static void write_row(struct broken *b, enum batch_kind kind, enum store_table t
 
 static void put_row(struct broken *b, enum store_table table, const struct row *row,
                     struct slice value) {
-    write_row(b, BATCH_PUT, table, row->key_bytes, row->key.len, value);
+    write_row(b, BATCH_PUT, table, row->key, row->key_len, value);
 }
 
 static void drop_row(struct broken *b, enum store_table table, const struct row *row) {
-    write_row(b, BATCH_DELETE, table, row->key_bytes, row->key.len, slice_of(NULL, 0));
+    write_row(b, BATCH_DELETE, table, row->key, row->key_len, slice_of(NULL, 0));
 }
 
 /* Its last byte is another one: the checksum says so. */
@@ -97,6 +97,8 @@ static void make(struct broken *b) {
     world_settle(&b->w, COMMAND_ACK, 1, 3, 3, true);
     world_nack(&b->w, 1, 2, NACK_FAIL, DELAY_BY_POLICY, "no");
     world_task(&b->w, TASK_REPLAY, "s", 2, 4, 1, "");
+    world_job_put(&b->w, "a", "", "", 1000000);
+    world_job_put(&b->w, "b", "", "", 1000000);
     world_retain(&b->w, 3500, 0, 0); /* the first event goes: its record stays, it is out */
     engine_flush(b->w.engine);
     world_turn(&b->w);
@@ -146,6 +148,8 @@ static void each_damaged_row_is_named(void **state) {
         {STORE_POSITIONS, 0, "the position of subscription 1"},
         {STORE_POSITIONS, 1, "the position of subscription 1"},
         {STORE_RETRIES, 0, "the retry row of event 2"},
+        {STORE_JOBS, 0, "the row of job 1"},
+        {STORE_JOBS, 1, "the row of job 2"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct broken b;
@@ -255,12 +259,61 @@ static void a_subscription_out_of_bounds(void **state) {
     }
 }
 
+static void a_job_that_cannot_be(void **state) {
+    (void)state;
+    static const uint64_t seqs[] = {4, 5};
+    static const uint8_t states[] = {JOB_FAILED, JOB_EXPIRED + 1};
+    for (int which = 0; which <= 6; which++) {
+        struct broken b;
+        make(&b);
+        struct row row = row_at(&b, STORE_JOBS, 1);
+        struct record_job j;
+        assert_true(record_job_decode(&b.arena, row.value, &j));
+        j.seqs = seqs;
+        j.states = states;
+        switch (which) {
+        case 0: j.id = slice_str("a"); break; /* the other one's */
+        case 1: j.id = slice_str(""); break;
+        case 2: j.ended_at_ms = 1; break; /* without an end */
+        case 3: j.count = 1; break;       /* without a time of its end */
+        case 4: j.flags = RECORD_JOB_OVERDUE; break;
+        case 5: j.count = 2, j.ended_at_ms = 1; break; /* beyond the journal */
+        default: j.due_at_ms = j.updated_at_ms; break;
+        }
+        put_row(&b, STORE_JOBS, &row, record_job_encode(&b.arena, &j));
+        expect_refused(&b, "the row of job 2");
+        drop(&b);
+    }
+    struct broken b;
+    make(&b);
+    struct row row = row_at(&b, STORE_JOBS, 1);
+    struct record_job j;
+    assert_true(record_job_decode(&b.arena, row.value, &j));
+    j.seqs = (const uint64_t[]){3};
+    j.states = (const uint8_t[]){JOB_EXPIRED + 1};
+    j.count = 1;
+    put_row(&b, STORE_JOBS, &row, record_job_encode(&b.arena, &j));
+    expect_refused(&b, "the row of job 2");
+    drop(&b);
+}
+
+/* Each is whole, but one stands where the other should. */
+static void a_record_in_the_wrong_place(void **state) {
+    (void)state;
+    struct broken b;
+    make(&b);
+    struct row second = row_at(&b, STORE_JOURNAL, 1), last = row_at(&b, STORE_JOURNAL, 3);
+    put_row(&b, STORE_JOURNAL, &last, second.value);
+    expect_refused(&b, "journal record 4");
+    drop(&b);
+}
+
 static void the_record_of_an_event_that_is_out_is_gone(void **state) {
     (void)state;
     struct broken b;
     make(&b);
     struct row row = row_at(&b, STORE_JOURNAL, 0);
-    assert_int_equal(key_read_u64(row.key, 0), 1);
+    assert_int_equal(key_read_u64(slice_of(row.key, row.key_len), 0), 1);
     drop_row(&b, STORE_JOURNAL, &row);
     expect_refused(&b, "the record of outstanding event 1");
     drop(&b);
@@ -277,6 +330,8 @@ int main(void) {
         cmocka_unit_test(a_running_task_of_nobody),
         cmocka_unit_test(a_task_of_no_known_kind_or_range),
         cmocka_unit_test(a_subscription_out_of_bounds),
+        cmocka_unit_test(a_job_that_cannot_be),
+        cmocka_unit_test(a_record_in_the_wrong_place),
         cmocka_unit_test(the_record_of_an_event_that_is_out_is_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -329,7 +329,7 @@ static void its_last_failure_waits_with_it(void **state) {
                  "[1000] published 1\n"
                  "[1000] 1 < tag 1 seq 1 t fails 0 deliveries 1\n"
                  "[3601000] 1 < tag 2 seq 1 t fails 1 deliveries 2\n"
-                 "dead seq 1 max_age fails 1 deliveries 2 [/was down/]\n");
+                 "dead seq 1 expired fails 1 deliveries 2 [/was down/]\n");
     world_close(&w);
 }
 

@@ -197,12 +197,12 @@ static void an_event_that_is_too_old_dies_with_its_last_failure(void **state) {
                  "[6001] attached 1 backlog 2\n"
                  "[6001] 1 < tag 1 seq 3 young fails 0 deliveries 1\n"
                  "[6001] 1 < tag 2 seq 4 due fails 0 deliveries 1\n"
-                 "dead seq 1 max_age fails 1 deliveries 1 [/was down/]\n"
+                 "dead seq 1 expired fails 1 deliveries 1 [/was down/]\n"
                  "-- one that was delayed is as old as its time\n"
                  "[10900] attached 1 backlog 0\n"
                  "[10900] 1 < tag 1 seq 4 due fails 0 deliveries 2\n"
-                 "dead seq 1 max_age fails 1 deliveries 1 [/was down/]\n"
-                 "dead seq 3 max_age fails 0 deliveries 1 [//]\n");
+                 "dead seq 1 expired fails 1 deliveries 1 [/was down/]\n"
+                 "dead seq 3 expired fails 0 deliveries 1 [//]\n");
     world_close(&w);
 }
 
@@ -224,7 +224,7 @@ static void what_an_operator_asks_for_again_is_not_too_old(void **state) {
     world_expect(&w,
                  "[1000] published 1\n"
                  "[3000] attached 1 backlog 1\n"
-                 "dead seq 1 max_age fails 0 deliveries 0 [//]\n"
+                 "dead seq 1 expired fails 0 deliveries 0 [//]\n"
                  "[3000] done created\n"
                  "[3000] 1 < tag 1 seq 1 t fails 0 deliveries 1 redrive\n"
                  "[3000] done created\n"

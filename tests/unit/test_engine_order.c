@@ -235,8 +235,8 @@ static void a_late_ack_frees_the_key_and_so_does_a_dead_letter(void **state) {
                  "-- the age of the next ones is looked at when their turn comes\n"
                  "dead seq 2 rejected fails 0 deliveries 1 [/no use/]\n"
                  "dead seq 3 max_fails fails 2 deliveries 2 [/boom/]\n"
-                 "dead seq 4 max_age fails 0 deliveries 1 [//]\n"
-                 "dead seq 5 max_age fails 0 deliveries 0 [//]\n"
+                 "dead seq 4 expired fails 0 deliveries 1 [//]\n"
+                 "dead seq 5 expired fails 0 deliveries 0 [//]\n"
                  "s: floor 6 next 6 ready 0 leased 0 delayed 0 dead 4 idle empty\n");
     world_close(&w);
 }

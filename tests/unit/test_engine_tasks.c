@@ -318,7 +318,7 @@ static void what_cannot_be_asked_for_is_refused(void **state) {
         &w,
         "[1000] error bad_filter: filter: not JSON: line 1, column 12: parse error: premature EOF\n"
         "[1000] error bad_filter: filter.nothing: unknown; a filter has types, sources, "
-        "subject_prefix, user_metadata, all, any and not\n"
+        "subject_prefix, endpoint, user_metadata, all, any and not\n"
         "[1000] error not_found: there is no subscription \"nothing\": create it, or check the "
         "name\n"
         "[1000] error invalid_request: rate: must be 0 to 1000000 per second\n"

@@ -15,10 +15,15 @@ static void expect_slice(struct slice got, const char *want) {
     if (!slice_eq_str(got, want)) fail_msg("\"%.*s\" instead of \"%s\"", SLICE_ARG(got), want);
 }
 
+static void read_body(struct slice body, struct envelope *out) {
+    const struct http_request r = {.body = body};
+    envelope_read(&envelope_standard, &r, out);
+}
+
 static void expect(const char *body, const char *type, const char *subject, const char *metadata,
                    uint64_t time_ms) {
     struct envelope e;
-    envelope_read(slice_str(body), &e);
+    read_body(slice_str(body), &e);
     expect_slice(e.type, type);
     expect_slice(e.subject, subject);
     expect_slice(e.metadata, metadata);
@@ -109,31 +114,139 @@ static void test_fields_that_are_too_long_are_empty(void **state) {
     struct buf b;
     struct envelope e;
     buf_init(&b, 1 << 20);
-    envelope_read(sized(&b, "{\"type\":\"", LIMIT_EVENT_TYPE_BYTES, "\"}"), &e);
+    read_body(sized(&b, "{\"type\":\"", LIMIT_EVENT_TYPE_BYTES, "\"}"), &e);
     assert_int_equal(e.type.len, LIMIT_EVENT_TYPE_BYTES);
-    envelope_read(sized(&b, "{\"type\":\"", LIMIT_EVENT_TYPE_BYTES + 1, "\"}"), &e);
+    read_body(sized(&b, "{\"type\":\"", LIMIT_EVENT_TYPE_BYTES + 1, "\"}"), &e);
     assert_int_equal(e.type.len, 0);
-    envelope_read(sized(&b, "{\"type\":\"\\n", LIMIT_EVENT_TYPE_BYTES - 1, "\"}"), &e);
+    read_body(sized(&b, "{\"type\":\"\\n", LIMIT_EVENT_TYPE_BYTES - 1, "\"}"), &e);
     assert_int_equal(e.type.len, LIMIT_EVENT_TYPE_BYTES);
-    envelope_read(sized(&b, "{\"type\":\"\\n", LIMIT_EVENT_TYPE_BYTES, "\"}"), &e);
+    read_body(sized(&b, "{\"type\":\"\\n", LIMIT_EVENT_TYPE_BYTES, "\"}"), &e);
     assert_int_equal(e.type.len, 0);
     const char *before = "{\"type\":\"kept\",\"data\":{\"id\":\"";
-    envelope_read(sized(&b, before, LIMIT_EVENT_SUBJECT_BYTES, "\"}}"), &e);
+    read_body(sized(&b, before, LIMIT_EVENT_SUBJECT_BYTES, "\"}}"), &e);
     assert_int_equal(e.subject.len, LIMIT_EVENT_SUBJECT_BYTES);
-    envelope_read(sized(&b, before, LIMIT_EVENT_SUBJECT_BYTES + 1, "\"}}"), &e);
+    read_body(sized(&b, before, LIMIT_EVENT_SUBJECT_BYTES + 1, "\"}}"), &e);
     assert_int_equal(e.subject.len, 0);
     expect_slice(e.type, "kept");
     before = "{\"user_metadata\":{\"a\":\"";
-    envelope_read(sized(&b, before, LIMIT_EVENT_METADATA_BYTES - 8, "\"}}"), &e);
+    read_body(sized(&b, before, LIMIT_EVENT_METADATA_BYTES - 8, "\"}}"), &e);
     assert_int_equal(e.metadata.len, LIMIT_EVENT_METADATA_BYTES);
-    envelope_read(sized(&b, before, LIMIT_EVENT_METADATA_BYTES - 7, "\"}}"), &e);
+    read_body(sized(&b, before, LIMIT_EVENT_METADATA_BYTES - 7, "\"}}"), &e);
     assert_int_equal(e.metadata.len, 0);
     buf_free(&b);
+}
+
+/* ---- rules of providers ---- */
+
+static const struct envelope_rule rule = {
+    .type_header = "x-type",
+    .type_slash = '/',
+    .type = {"event.type", "type"},
+    .type_suffix = "action",
+    .subject = {"a.b.id", "name"},
+    .subject_number = {"number", "issue.number"},
+    .time_header = "x-time",
+    .time = "created",
+    .time_seconds = true,
+    .id = "id",
+    .metadata = {"a.meta", "meta"},
+};
+
+static struct envelope read_by_rule(const char *body, const char *type, const char *time) {
+    const struct http_header headers[] = {{slice_str("X-Type"), slice_str(type)},
+                                          {slice_str("X-Time"), slice_str(time)}};
+    const struct http_request r = {.headers = headers, .headers_count = 2, .body = slice_str(body)};
+    static struct envelope e; /* its texts outlive this call */
+    envelope_read(&rule, &r, &e);
+    return e;
+}
+
+static void test_rules(void **state) {
+    (void)state;
+    struct envelope e = read_by_rule(
+        "{\"type\":\"outer\",\"event\":{\"type\":\"in\\tner\"},\"action\":\"do\\tne\","
+        "\"a\":{\"b\":{\"id\":17},\"meta\":{\"k\":1}},\"name\":\"n\",\"number\":-5,"
+        "\"issue\":{\"number\":6},\"created\":1769083200,\"id\":\"i\\u0064\"}",
+        "", "");
+    expect_slice(e.type, "in\tner.do\tne");
+    expect_slice(e.subject, "17#-5");
+    expect_slice(e.id, "id");
+    expect_slice(e.metadata, "{\"k\":1}");
+    assert_int_equal(e.time_ms, 1769083200000);
+    /* A header goes before the body; also when that is no JSON. */
+    e = read_by_rule("{\"type\":\"outer\",\"action\":\"x\",\"created\":5}", "orders/create/now",
+                     "2026-01-22T12:00:00Z");
+    expect_slice(e.type, "orders.create.now.x");
+    assert_int_equal(e.time_ms, 1769083200000);
+    e = read_by_rule("{\"type\":\"outer\",", "orders/create", "");
+    expect_slice(e.type, "orders.create");
+    expect_slice(e.subject, NULL);
+    /* The second of a list where the first is of another type; a suffix alone is nothing. */
+    e = read_by_rule(
+        "{\"type\":\"outer\",\"event\":{\"type\":[]},\"a\":{\"b\":{\"id\":{}}},\"name\":"
+        "\"n\",\"meta\":{},\"issue\":{\"number\":\"x\"},\"created\":\"5\"}",
+        "\xff", "then");
+    expect_slice(e.type, "outer");
+    expect_slice(e.subject, "n");
+    expect_slice(e.metadata, "{}");
+    assert_int_equal(e.time_ms, 0);
+    e = read_by_rule("{\"action\":\"x\",\"number\":1,\"created\":99999999999999}", "", "");
+    expect_slice(e.type, NULL);
+    expect_slice(e.subject, NULL);
+    assert_int_equal(e.time_ms, 0);
+}
+
+/* Two texts that need decoding do not take each other's place. */
+static void test_escapes_in_a_list(void **state) {
+    (void)state;
+    struct envelope e = read_by_rule(
+        "{\"event\":{\"type\":\"fir\\u0073t\"},\"type\":\"sec\\u006fnd\","
+        "\"a\":{\"b\":{\"id\":\"\\u0061\"}},\"name\":\"\\u0062\"}",
+        "", "");
+    expect_slice(e.type, "first");
+    expect_slice(e.subject, "a");
+}
+
+static void test_cloudevents(void **state) {
+    (void)state;
+    struct http_header headers[] = {
+        {slice_str("ce-specversion"), slice_str("1.0")}, {slice_str("ce-type"), slice_str("t")},
+        {slice_str("ce-source"), slice_str("/s")},       {slice_str("ce-id"), slice_str("1")},
+        {slice_str("ce-time"), slice_str("never")},      {slice_str("ce-subject"), slice_str("")}};
+    struct http_request r = {.headers = headers, .headers_count = 6, .body = slice_str("{}")};
+    struct envelope e;
+    envelope_clear(&e);
+    e.subject = slice_str("kept");
+    e.time_ms = 7;
+    envelope_read_cloudevent(&r, true, &e);
+    expect_slice(e.type, "t");
+    expect_slice(e.id, "/s#1");
+    expect_slice(e.subject, "kept");
+    assert_int_equal(e.time_ms, 7);
+    /* An id that nothing signs does not replace one that is signed. */
+    e.id = slice_str("signed");
+    envelope_read_cloudevent(&r, false, &e);
+    expect_slice(e.id, "signed");
+    headers[0].name = slice_str("ce-spec");
+    envelope_clear(&e);
+    envelope_read_cloudevent(&r, true, &e);
+    expect_slice(e.type, NULL);
+    /* An id that does not fit with its source is left to the caller. */
+    headers[0].name = slice_str("CE-SpecVersion");
+    char source[LIMIT_EVENT_ID_BYTES + 1];
+    memset(source, 's', sizeof source - 1);
+    source[sizeof source - 1] = '\0';
+    headers[2].value = slice_str(source);
+    envelope_read_cloudevent(&r, true, &e);
+    expect_slice(e.id, NULL);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_webhook),
+        cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_escapes_in_a_list),
+        cmocka_unit_test(test_cloudevents),
         cmocka_unit_test(test_numbers_as_subject_keep_their_digits),
         cmocka_unit_test(test_metadata_of_the_top_level_wins),
         cmocka_unit_test(test_escapes_are_undone),

@@ -58,6 +58,7 @@ static bool match(const char *json, const struct event *event) {
 #define AN_OBJECT   "must be an object such as {\"types\":[\"batch.*\"]}"
 #define GLOBS       "must be a list of 1 or more globs: [\"batch.*\"]"
 #define NOT_POINTER "not a JSON Pointer (RFC 6901): after ~ comes 0 (for ~) or 1 (for /)"
+#define ENDPOINT    "must be a number from 0 to 7: which of an event's own endpoints"
 #define NUMBERS     "must be a number of at most 256 characters that a double can hold"
 
 static void test_the_place_of_what_is_wrong(void **state) {
@@ -73,10 +74,10 @@ static void test_the_place_of_what_is_wrong(void **state) {
         {"null", "filter: " AN_OBJECT},
         {"{\"type\":[\"a\"]}",
          "filter.type: unknown; a filter has types, sources, subject_prefix, "
-         "user_metadata, all, any and not"},
+         "endpoint, user_metadata, all, any and not"},
         {"{\"any\":[{},{\"all\":[{\"x\":1}]}]}",
          "filter.any[1].all[0].x: unknown; a filter has types, sources, subject_prefix, "
-         "user_metadata, all, any and not"},
+         "endpoint, user_metadata, all, any and not"},
         {"{\"types\":[\"a\"],\"types\":[\"b\"]}", "filter.types: given twice"},
         {"{\"types\":\"a\"}", "filter.types: " GLOBS},
         {"{\"types\":[]}", "filter.types: " GLOBS},
@@ -92,6 +93,16 @@ static void test_the_place_of_what_is_wrong(void **state) {
         {"{\"sources\":[null]}", "filter.sources[0]: must be a string of 1 to 64 bytes"},
         {"{\"subject_prefix\":\"\"}", "filter.subject_prefix: must be a string of 1 to 1024 bytes"},
         {"{\"subject_prefix\":3}", "filter.subject_prefix: must be a string of 1 to 1024 bytes"},
+        {"{\"endpoint\":8}", "filter.endpoint: " ENDPOINT},
+        {"{\"endpoint\":-1}", "filter.endpoint: " ENDPOINT},
+        {"{\"endpoint\":0.5}", "filter.endpoint: " ENDPOINT},
+        {"{\"endpoint\":1e400}", "filter.endpoint: " ENDPOINT},
+        {"{\"endpoint\":18446744073709551616}", "filter.endpoint: " ENDPOINT},
+        {"{\"endpoint\":\"0\"}", "filter.endpoint: " ENDPOINT},
+        {"{\"endpoint\":null}", "filter.endpoint: " ENDPOINT},
+        {"{\"endpoint\":[0]}", "filter.endpoint: " ENDPOINT},
+        {"{\"not\":{\"endpoint\":{}}}", "filter.not.endpoint: " ENDPOINT},
+        {"{\"endpoint\":0,\"endpoint\":0}", "filter.endpoint: given twice"},
         {"{\"user_metadata\":[]}",
          "filter.user_metadata: must be an object of names and what is asked of them"},
         {"{\"user_metadata\":{\"\":1}}",
@@ -175,6 +186,8 @@ static void test_every_bound(void **state) {
                 "filter.user_metadata.a: " NUMBERS);
 
     accept_free(repeated("{\"types\":[\"a\"", ",\"a\"", 511, "]}"));
+    refuse_free(repeated("{\"types\":[\"a\"", ",\"a\"", 511, "],\"endpoint\":0}"),
+                "filter.endpoint: more than 512 globs, names, values and conditions in one filter");
     const char *nodes = "more than 512 globs, names, values and conditions in one filter";
     char message[200];
     snprintf(message, sizeof message, "filter.types[512]: %s", nodes);
@@ -239,10 +252,12 @@ static void test_the_canonical_text(void **state) {
         {"", "{}"},
         {" { } ", "{}"},
         {"{\"user_metadata\":{}}", "{}"},
-        {"{\"not\":{}, \"any\":[{}],\"all\":[ {} ], \"user_metadata\":{\"a\":1},"
+        {"{\"endpoint\": 7.0}", "{\"endpoint\":7}"},
+        {"{\"endpoint\":-0}", "{\"endpoint\":0}"},
+        {"{\"not\":{}, \"any\":[{}],\"all\":[ {} ], \"user_metadata\":{\"a\":1},\"endpoint\":3,"
          "\"subject_prefix\":\"s\",\"sources\":[\"q\",\"p\"],\"types\":[\"b\" ,\"a\"]}",
          "{\"types\":[\"b\",\"a\"],\"sources\":[\"q\",\"p\"],\"subject_prefix\":\"s\","
-         "\"user_metadata\":{\"a\":1},\"all\":[{}],\"any\":[{}],\"not\":{}}"},
+         "\"endpoint\":3,\"user_metadata\":{\"a\":1},\"all\":[{}],\"any\":[{}],\"not\":{}}"},
         {"{\"user_metadata\":{\"b\":{\"not\":{\"equals\":null},\"exists\":true,\"prefix\":\"x\","
          "\"in\":[1, 1.0,true],\"equals\":\"y\"},\"aa\":false,\"a\":{\"equals\":\"z\"}}}",
          "{\"user_metadata\":{\"a\":{\"equals\":\"z\"},\"aa\":false,\"b\":{\"equals\":\"y\","
@@ -304,6 +319,38 @@ static void test_types_sources_and_subject(void **state) {
         struct event e = event_of(rows[i].type, rows[i].source, rows[i].subject, "");
         if (match(rows[i].filter, &e) == rows[i].expected) continue;
         fail_msg("%s: %s %s %s", rows[i].filter, rows[i].type, rows[i].source, rows[i].subject);
+    }
+}
+
+static void test_endpoints(void **state) {
+    (void)state;
+    static const struct {
+        const char *filter, *endpoints;
+        bool expected;
+    } rows[] = {
+        {"{\"endpoint\":0}", "", false},
+        {"{\"endpoint\":0}", "https://a.example/", true},
+        {"{\"endpoint\":0}", "https://a.example/\nhttps://b.example/", true},
+        {"{\"endpoint\":1}", "https://a.example/", false},
+        {"{\"endpoint\":1}", "https://a.example/\nhttps://b.example/", true},
+        {"{\"endpoint\":2}", "https://a.example/\nhttps://b.example/", false},
+        {"{\"endpoint\":7}", "1\n2\n3\n4\n5\n6\n7", false},
+        {"{\"endpoint\":7}", "1\n2\n3\n4\n5\n6\n7\n8", true},
+        {"{\"not\":{\"endpoint\":0}}", "", true},
+        {"{\"not\":{\"endpoint\":0}}", "x", false},
+        {"{\"types\":[\"t\"],\"not\":{\"endpoint\":0}}", "", true},
+        {"{\"types\":[\"u\"],\"not\":{\"endpoint\":0}}", "", false},
+        {"{\"types\":[\"u\"],\"endpoint\":0}", "x", false},
+        {"{\"any\":[{\"endpoint\":1},{\"types\":[\"t\"]}]}", "", true},
+        {"{\"endpoint\":0,\"user_metadata\":{\"a\":1}}", "x", true},
+        {"{\"endpoint\":0,\"user_metadata\":{\"a\":2}}", "x", false},
+        {"{\"endpoint\":1,\"user_metadata\":{\"a\":1}}", "x", false},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct event e = event_of("t", "", "", "{\"a\":1}");
+        e.endpoints = slice_str(rows[i].endpoints);
+        if (match(rows[i].filter, &e) == rows[i].expected) continue;
+        fail_msg("%s: %s", rows[i].filter, rows[i].endpoints);
     }
 }
 
@@ -639,6 +686,7 @@ int main(void) {
         cmocka_unit_test(test_depth_is_bounded_and_its_place_told),
         cmocka_unit_test(test_the_canonical_text),
         cmocka_unit_test(test_types_sources_and_subject),
+        cmocka_unit_test(test_endpoints),
         cmocka_unit_test(test_conditions),
         cmocka_unit_test(test_the_example),
         cmocka_unit_test(test_pointers),

@@ -69,6 +69,30 @@ static bool offered(const char *json, const struct event *event) {
     return count == 1;
 }
 
+struct many {
+    struct filter_index *x;
+    struct owner *owners;
+    size_t count;
+};
+
+/* fmt has one %zu: the number of the filter. */
+static struct many many_of(size_t count, const char *before, const char *after) {
+    struct many m = {filter_index_new(), mem_zalloc(count * sizeof *m.owners), count};
+    for (size_t i = 0; i < count; i++) {
+        char json[200];
+        int len = snprintf(json, sizeof json, "%s%zu%s", before, i, after);
+        m.owners[i].filter = compile(slice_of(json, (size_t)len));
+        filter_index_add(m.x, m.owners[i].filter, &m.owners[i]);
+    }
+    return m;
+}
+
+static void many_free(struct many *m) {
+    filter_index_free(&m->x);
+    for (size_t i = 0; i < m->count; i++) filter_free(&m->owners[i].filter);
+    free(m->owners);
+}
+
 /* ---- what a filter is entered under ---- */
 
 #define EVENT_METADATA                                                                             \
@@ -141,6 +165,43 @@ static void test_what_is_offered(void **state) {
     assert_false(offered("{\"user_metadata\":{\"a\":1}}", &e));
 }
 
+/* Whatever else they ask, filters with an endpoint are offered only events that have it. */
+static void test_endpoints_are_what_is_rare(void **state) {
+    (void)state;
+    static const struct {
+        const char *filter;
+        bool without, with;
+    } rows[] = {
+        {"{\"endpoint\":0}", false, true},
+        {"{\"endpoint\":1}", false, true},
+        {"{\"endpoint\":2}", false, false},
+        {"{\"types\":[\"t\"],\"endpoint\":0}", false, true},
+        {"{\"types\":[\"u\"],\"endpoint\":0}", false, true}, /* the rest is filter_match's */
+        {"{\"types\":[\"t\"],\"sources\":[\"s\"],\"all\":[{\"endpoint\":0}]}", false, true},
+        {"{\"types\":[\"t\"],\"any\":[{\"endpoint\":0},{\"endpoint\":2}]}", false, true},
+        {"{\"any\":[{\"endpoint\":2},{\"types\":[\"u\"]}]}", false, false},
+        {"{\"any\":[{\"endpoint\":2},{\"types\":[\"t\"]}]}", true, true},
+        {"{\"not\":{\"endpoint\":0}}", true, true},
+        {"{\"types\":[\"t\"],\"not\":{\"endpoint\":0}}", true, true},
+        {"{\"types\":[\"u\"],\"not\":{\"endpoint\":0}}", false, false},
+    };
+    struct event without = event_of("t", "s", "", ""), with = without;
+    with.endpoints = slice_str("https://a.example/\nhttps://b.example/");
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        bool ok = offered(rows[i].filter, &without) == rows[i].without &&
+                  offered(rows[i].filter, &with) == rows[i].with;
+        if (!ok) fail_msg("%s", rows[i].filter);
+    }
+    /* However many others are there, and however few elsewhere. */
+    struct many m = many_of(1000, "{\"endpoint\":0,\"types\":[\"t", "\"]}");
+    struct owner one = {.filter = compile(slice_str("{\"endpoint\":0,\"types\":[\"t\"]}"))};
+    filter_index_add(m.x, one.filter, &one);
+    assert_int_equal(ask(m.x, &without), 0);
+    assert_int_equal(ask(m.x, &with), 1001);
+    many_free(&m);
+    filter_free(&one.filter);
+}
+
 static void test_members_beyond_those_noted_are_looked_up(void **state) {
     (void)state;
     struct buf b;
@@ -184,30 +245,6 @@ static void test_user_metadata_is_not_parsed_for_nobody(void **state) {
 
 /* ---- many ---- */
 
-struct many {
-    struct filter_index *x;
-    struct owner *owners;
-    size_t count;
-};
-
-/* fmt has one %zu: the number of the filter. */
-static struct many many_of(size_t count, const char *before, const char *after) {
-    struct many m = {filter_index_new(), mem_zalloc(count * sizeof *m.owners), count};
-    for (size_t i = 0; i < count; i++) {
-        char json[200];
-        int len = snprintf(json, sizeof json, "%s%zu%s", before, i, after);
-        m.owners[i].filter = compile(slice_of(json, (size_t)len));
-        filter_index_add(m.x, m.owners[i].filter, &m.owners[i]);
-    }
-    return m;
-}
-
-static void many_free(struct many *m) {
-    filter_index_free(&m->x);
-    for (size_t i = 0; i < m->count; i++) filter_free(&m->owners[i].filter);
-    free(m->owners);
-}
-
 static void test_ten_thousand_that_do_not_match_are_not_asked(void **state) {
     (void)state;
     static const struct {
@@ -218,6 +255,8 @@ static void test_ten_thousand_that_do_not_match_are_not_asked(void **state) {
         {"{\"user_metadata\":{\"priority\":{\"in\":[\"high\",\"low\"]}},\"types\":[\"t", ".*\"]}"},
         {"{\"types\":[\"b.*\"],\"sources\":[\"s\"],\"subject_prefix\":\"jobs/", "/\"}"},
         {"{\"any\":[{\"sources\":[\"n", "\"]},{\"types\":[\"x\"]}]}"},
+        {"{\"endpoint\":1,\"types\":[\"b.*\"],\"sources\":[\"s", "\",\"s\"]}"},
+        {"{\"types\":[\"c.*\",\"d", ".*\"],\"not\":{\"endpoint\":0}}"}, /* a webhook's */
     };
     struct event none = event_of("b.x", "s", "jobs/none",
                                  "{\"priority\":\"high\",\"job_group\":\"none\",\"more\":[1],"
@@ -324,6 +363,7 @@ static const char *const globs[] = {"*",  "a",  "a.b",  "a.*", "a.b*",  "a.b.*",
                                     "a*", "ab", "a..*", "x.y", "a.*.c", "a.b.c", "*b*", "a.bc"};
 static const char *const sources[] = {"", "s1", "s2", "s3"};
 static const char *const subjects[] = {"", "j", "j/1", "j/12", "j/2", "k/1"};
+static const char *const endpoints[] = {"", "", "", "u", "u\nv", "u\nv\nw"};
 static const char *const prefixes[] = {"j", "j/", "j/1", "j/12", "k", "x/very/long/one"};
 /* The names of filters and where events have them: p and q on top, k in o. */
 static const char *const names[] = {"p", "/q", "/o/k"};
@@ -354,6 +394,7 @@ static void make_event(struct prng *p, struct sample *s) {
     s->metadata[b.len] = '\0';
     buf_free(&b);
     s->event = event_of(PICK(p, types), PICK(p, sources), PICK(p, subjects), s->metadata);
+    s->event.endpoints = slice_str(PICK(p, endpoints));
 }
 
 struct maker {
@@ -436,6 +477,17 @@ static uint64_t make_subject(struct maker *m) {
     return bits;
 }
 
+static uint64_t make_endpoint(struct maker *m) {
+    size_t endpoint = prng_below(m->p, 4);
+    uint64_t bits = 0;
+    buf_printf(m->json, "\"endpoint\":%zu", endpoint);
+    for (size_t i = 0; i < EVENTS; i++) {
+        size_t len = m->samples[i].event.endpoints.len; /* a byte each, and one between them */
+        if (len > 2 * endpoint) bits |= 1ULL << i;
+    }
+    return bits;
+}
+
 static uint64_t make_metadata(struct maker *m) {
     uint64_t bits = UINT64_MAX;
     bool first = true;
@@ -455,8 +507,8 @@ static uint64_t make_filter(struct maker *m, unsigned depth) {
     uint64_t bits = (1ULL << EVENTS) - 1;
     const char *comma = "";
     buf_append_str(m->json, "{");
-    for (unsigned part = 0; part < 7; part++) {
-        bool deep = part >= 4;
+    for (unsigned part = 0; part < 8; part++) {
+        bool deep = part >= 5;
         if (prng_below(m->p, deep ? 4 + depth * 2 : 3) != 0 || (deep && depth == 4)) continue;
         buf_append_str(m->json, comma);
         comma = ",";
@@ -466,17 +518,18 @@ static uint64_t make_filter(struct maker *m, unsigned depth) {
         case 1: bits &= make_sources(m); break;
         case 2: bits &= make_subject(m); break;
         case 3: bits &= make_metadata(m); break;
-        case 6:
+        case 4: bits &= make_endpoint(m); break;
+        case 7:
             buf_append_str(m->json, "\"not\":");
             bits &= ~make_filter(m, depth + 1);
             break;
         default:
-            buf_append_str(m->json, part == 4 ? "\"all\":[" : "\"any\":[");
+            buf_append_str(m->json, part == 5 ? "\"all\":[" : "\"any\":[");
             left = make_filter(m, depth + 1);
             buf_append_str(m->json, ",");
             right = make_filter(m, depth + 1);
             buf_append_str(m->json, "]");
-            bits &= part == 4 ? left & right : left | right;
+            bits &= part == 5 ? left & right : left | right;
         }
     }
     buf_append_str(m->json, "}");
@@ -555,6 +608,7 @@ static void test_random_filters_match_and_are_offered(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_offered),
+        cmocka_unit_test(test_endpoints_are_what_is_rare),
         cmocka_unit_test(test_members_beyond_those_noted_are_looked_up),
         cmocka_unit_test(test_user_metadata_is_not_parsed_for_nobody),
         cmocka_unit_test(test_ten_thousand_that_do_not_match_are_not_asked),

@@ -105,12 +105,13 @@ static void every_frame_decodes_and_encodes_to_the_same_bytes(void **state) {
 
 static void every_op_has_a_vector(void **state) {
     static const int ops[] = {
-        FRAME_HELLO,   FRAME_AUTH,   FRAME_SUBSCRIBE,   FRAME_WINDOW,     FRAME_ACK,
-        FRAME_NACK,    FRAME_EXTEND, FRAME_UNSUBSCRIBE, FRAME_PUBLISH,    FRAME_REPLAY,
-        FRAME_REDRIVE, FRAME_PING,   FRAME_PONG,        FRAME_DRAIN,      FRAME_CLOSE,
-        FRAME_WELCOME, FRAME_OK,     FRAME_ERR,         FRAME_SUBSCRIBED, FRAME_DELIVER,
-        FRAME_SETTLED, FRAME_LEASE,  FRAME_REVOKE,      FRAME_STATE,      FRAME_PUBLISHED,
-        FRAME_DRAINED, FRAME_QUIET,  FRAME_GOAWAY,      FRAME_ENDED,
+        FRAME_HELLO,     FRAME_AUTH,   FRAME_SUBSCRIBE,   FRAME_WINDOW,     FRAME_ACK,
+        FRAME_NACK,      FRAME_EXTEND, FRAME_UNSUBSCRIBE, FRAME_PUBLISH,    FRAME_REPLAY,
+        FRAME_REDRIVE,   FRAME_PING,   FRAME_PONG,        FRAME_DRAIN,      FRAME_CLOSE,
+        FRAME_WELCOME,   FRAME_OK,     FRAME_ERR,         FRAME_SUBSCRIBED, FRAME_DELIVER,
+        FRAME_SETTLED,   FRAME_LEASE,  FRAME_REVOKE,      FRAME_STATE,      FRAME_PUBLISHED,
+        FRAME_DRAINED,   FRAME_QUIET,  FRAME_GOAWAY,      FRAME_ENDED,      FRAME_WAIT,
+        FRAME_JOB_EVENT,
     };
     struct vectors *v = *state;
     for (size_t k = 0; k < sizeof ops / sizeof ops[0]; k++) {
@@ -156,6 +157,11 @@ static void refusals_name_the_part(void **state) {
         {"claims_equal", "claims: tags must rise"},
         {"worker_lease_99", "lease_ms"},
         {"bad_create_map", "create: want the policy as JSON text"},
+        {"wait_job_1025", "job"},
+        {"wait_types_17", "types: more than 16"},
+        {"wait_type_empty", "types: one of them is empty"},
+        {"wait_timeout_above", "timeout_ms"},
+        {"bad_wait_array", "WAIT: want a map"},
         {"bad_failure_part", "error: want text as message"},
     };
     struct vectors *v = *state;
@@ -285,6 +291,33 @@ static void replays_and_redrives_are_where_they_belong(void **state) {
     assert_int_equal(f.u.redrive.rate_per_s, 1000000);
     f = decoded(v, "redrive_nils");
     assert_true(f.u.redrive.seq == 0 && f.u.redrive.rate_per_s == 0);
+}
+
+static void waits_are_where_they_belong(void **state) {
+    struct vectors *v = *state;
+    struct frame f = decoded(v, "wait");
+    assert_slice(f.u.wait.id, "batches/abc");
+    assert_true(f.rid == 25 && f.u.wait.timeout_ms == 60000);
+    assert_true(f.u.wait.types_count == 0 && f.u.wait.after_seq == 0);
+    f = decoded(v, "wait_types");
+    assert_true(f.u.wait.types_count == 3 && f.u.wait.after_seq == 12345678901u);
+    assert_slice(f.u.wait.types[0], "batch.*");
+    assert_slice(f.u.wait.types[2], "video.generated");
+    assert_int_equal(decoded(v, "wait_not").u.wait.timeout_ms, 0);
+    f = decoded(v, "wait_nils");
+    assert_true(f.u.wait.timeout_ms == LIMIT_JOB_WAIT_MS_DEFAULT && f.u.wait.types_count == 0);
+    f = decoded(v, "job_event");
+    assert_slice(f.u.job_event.state, "succeeded");
+    assert_true(f.u.job_event.seq == 42 && !f.u.job_event.overdue);
+    assert_non_null(f.u.job_event.item);
+    assert_slice(f.u.job_event.item->event.subject, "batches/abc");
+    assert_slice(f.u.job_event.item->event.body, "{\"a\":1}");
+    f = decoded(v, "job_event_gone");
+    assert_true(f.u.job_event.overdue && f.u.job_event.seq == 12345678901u);
+    assert_null(f.u.job_event.item);
+    f = decoded(v, "job_event_nothing");
+    assert_true(f.u.job_event.seq == 0 && f.u.job_event.item == NULL);
+    assert_slice(f.u.job_event.state, "pending");
 }
 
 static void subscriptions_are_where_they_belong(void **state) {
@@ -556,6 +589,7 @@ int main(void) {
         cmocka_unit_test(nacks_say_what_failed),
         cmocka_unit_test(replays_and_redrives_are_where_they_belong),
         cmocka_unit_test(subscriptions_are_where_they_belong),
+        cmocka_unit_test(waits_are_where_they_belong),
         cmocka_unit_test(claims_are_as_many_as_a_window),
         cmocka_unit_test(broker_fields_are_where_they_belong),
         cmocka_unit_test(states_are_where_they_belong),

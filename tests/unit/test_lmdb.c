@@ -185,7 +185,7 @@ static void test_an_unfinished_creation_is_removed(void **state) {
 }
 
 static const char *const table_names[] = {
-    "config", "dead",      "due",     "ids",     "journal",
+    "config", "dead",      "due",     "ids",     "jobs",          "journal",
     "meta",   "positions", "replays", "retries", "subscriptions",
 };
 #define TABLE_NAMES (sizeof table_names / sizeof table_names[0])
@@ -226,23 +226,23 @@ static void test_an_older_store_gets_the_new_table(void **state) {
     batch_put(&f->batch, STORE_TASKS, slice_str("k"), slice_str("replay"));
     assert_int_equal(submit(f), 0);
     close_store(f);
-    remove_table(f, "due");
+    remove_table(f, "jobs");
 
     open_store(f);
     assert_true(has(f, 1));
     assert_true(store_get(f->s, STORE_TASKS, slice_str("k"), &value));
     assert_true(slice_eq_str(value, "replay"));
-    assert_false(store_get(f->s, STORE_DUE, slice_str("k"), &value));
+    assert_false(store_get(f->s, STORE_JOBS, slice_str("k"), &value));
     store_end_reads(f->s);
-    batch_put(&f->batch, STORE_DUE, slice_str("k"), slice_str("later"));
+    batch_put(&f->batch, STORE_JOBS, slice_str("k"), slice_str("later"));
     assert_int_equal(submit(f), 0);
     close_store(f);
     open_store(f);
-    assert_true(store_get(f->s, STORE_DUE, slice_str("k"), &value));
+    assert_true(store_get(f->s, STORE_JOBS, slice_str("k"), &value));
     assert_true(slice_eq_str(value, "later"));
     store_end_reads(f->s);
     close_store(f);
-    remove_table(f, "due"); /* and it is where a new store has it */
+    remove_table(f, "jobs"); /* and it is where a new store has it */
     open_store(f);
 }
 

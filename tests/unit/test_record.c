@@ -39,6 +39,7 @@ static struct event example_event_struct(void) {
                           .content_type = slice_str("application/json"),
                           .metadata = slice_str("{\"a\":1}"),
                           .headers = slice_str("{}"),
+                          .endpoints = slice_str("https://a.example/h\nhttps://b.example/"),
                           .body = slice_of("\x00\xff{}", 4)};
 }
 
@@ -49,7 +50,7 @@ static struct slice example_event(struct arena *a) {
 static bool decode_event(struct arena *a, struct slice value) {
     struct event e;
     (void)a;
-    return record_event_decode(1, value, &e);
+    return record_event_decode(77, value, &e);
 }
 
 static struct slice example_u64(struct arena *a) {
@@ -90,6 +91,7 @@ static struct record_subscription example_subscription_struct(void) {
         .lease_ms = 30000,
         .max_hold_ms = 43200000,
         .max_age_ms = 604800000,
+        .aged_from_ms = 1700000000789,
         .max_fails = 5,
         .backoff_min_ms = 1000,
         .backoff_max_ms = 60000,
@@ -191,21 +193,47 @@ static bool decode_task(struct arena *a, struct slice value) {
     return record_task_decode(value, &t);
 }
 
+static const uint64_t job_seqs[] = {7, 8, 1ULL << 40};
+static const uint8_t job_states[] = {0, 1, 3};
+static struct record_job example_job_struct(void) {
+    return (struct record_job){.id = slice_str("batches/9"),
+                               .endpoints = slice_str("https://a.example/h"),
+                               .metadata = slice_str("{\"a\":1}"),
+                               .created_at_ms = 1700000001456,
+                               .updated_at_ms = 1700000002456,
+                               .due_at_ms = 1700172802456,
+                               .ended_at_ms = 1700172802999,
+                               .events_total = 70,
+                               .flags = RECORD_JOB_OVERDUE,
+                               .count = 3,
+                               .seqs = job_seqs,
+                               .states = job_states};
+}
+static struct slice example_job(struct arena *a) {
+    struct record_job j = example_job_struct();
+    return record_job_encode(a, &j);
+}
+static bool decode_job(struct arena *a, struct slice value) {
+    struct record_job j;
+    return record_job_decode(a, value, &j);
+}
+
 static const struct kind kinds[] = {
     {"event", example_event, decode_event,
-     "435f82b002010000007b68e5cf8b010000b06de5cf8b010000887be5cf8b01000055443322110000000600"
-     "05000f0009001000070002000400000067656d696e696d73675f3162617463682e73756363656564656462"
-     "6174636865732f396170706c69636174696f6e2f6a736f6e7b2261223a317d7b7d00ff7b7d"},
+     "95bdfe84034d00000000000000010000007b68e5cf8b010000b06de5cf8b010000887be5cf8b0100005544"
+     "332211000000060005000f00090010000700020026000400000067656d696e696d73675f3162617463682e"
+     "737563636565646564626174636865732f396170706c69636174696f6e2f6a736f6e7b2261223a317d7b7d"
+     "68747470733a2f2f612e6578616d706c652f680a68747470733a2f2f622e6578616d706c652f00ff7b7d"},
     {"u64", example_u64, decode_u64, "42d443a601efcdab8967452301"},
     {"config", example_config, decode_config,
      "45db900a01110000007b226e616d65223a2267656d696e69227d"},
     {"ids", example_ids, decode_ids,
      "aeda7cf501b06de5cf8b0100000300000000000000000000000df0fecaefbeadde0300000000000000"},
     {"subscription", example_subscription, decode_subscription,
-     "baf0c7c30201000000b06de5cf8b0100003075000000000000002e93020000000000840c24000000000500"
-     "0000e80300000000000060ea000000000000d0070000fa000000bc02000005030400070015000000776f72"
-     "6b2f6a6f622f69647b227479706573223a5b2262617463682e2a225d7de80300000000000060ea00000000"
-     "0000005c260500000000"},
+     "6c2d59c10301000000b06de5cf8b0100003075000000000000002e93020000000000840c2400000000156b"
+     "e5cf8b01000005000000e80300000000000060ea000000000000d0070000fa000000bc0200000503040007"
+     "0015000000776f726b2f6a6f622f69647b227479706573223a5b2262617463682e2a225d7de80300000000"
+     "000060ea000000000000005c260500000000"},
     {"position", example_position, decode_position,
      "75eda122028000000000010000090000000000000002000000000000000300000000000000010000000000"
      "00000400000000000000050000000000000006000000010180019e9b01e0e3feffff1f7f"},
@@ -213,20 +241,26 @@ static const struct kind kinds[] = {
      "28fcd504020200000003000000b06de5cf8b01000007000400060054696d656f7574626f6f6d617420783a"
      "31"},
     {"dead", example_dead, decode_dead,
-     "7861df15020f8fe5cf8b01000005000000060000004d000000000000000900070004000600010000007b68"
+     "70ed532c030f8fe5cf8b01000005000000060000004d000000000000000900070004000600010000007b68"
      "e5cf8b010000b06de5cf8b010000887be5cf8b0100005544332211000000060005000f0009001000070002"
-     "00040000006d61785f6661696c7354696d656f7574626f6f6d617420783a3167656d696e696d73675f3162"
-     "617463682e737563636565646564626174636865732f396170706c69636174696f6e2f6a736f6e7b226122"
-     "3a317d7b7d00ff7b7d"},
+     "002600040000006d61785f6661696c7354696d656f7574626f6f6d617420783a3167656d696e696d73675f"
+     "3162617463682e737563636565646564626174636865732f396170706c69636174696f6e2f6a736f6e7b22"
+     "61223a317d7b7d68747470733a2f2f612e6578616d706c652f680a68747470733a2f2f622e6578616d706c"
+     "652f00ff7b7d"},
     {"due", example_due, decode_due,
-     "110c175d0105000000060000004d0000000000000001070004000600010000007b68e5cf8b010000b06de5"
-     "cf8b010000887be5cf8b0100005544332211000000060005000f0009001000070002000400000054696d65"
-     "6f7574626f6f6d617420783a3167656d696e696d73675f3162617463682e73756363656564656462617463"
-     "6865732f396170706c69636174696f6e2f6a736f6e7b2261223a317d7b7d00ff7b7d"},
+     "3e7d681c0205000000060000004d0000000000000001070004000600010000007b68e5cf8b010000b06de5"
+     "cf8b010000887be5cf8b0100005544332211000000060005000f0009001000070002002600040000005469"
+     "6d656f7574626f6f6d617420783a3167656d696e696d73675f3162617463682e7375636365656465646261"
+     "74636865732f396170706c69636174696f6e2f6a736f6e7b2261223a317d7b7d68747470733a2f2f612e65"
+     "78616d706c652f680a68747470733a2f2f622e6578616d706c652f00ff7b7d"},
     {"task", example_task, decode_task,
      "66a0572802020104000000b06de5cf8b010000d06fe5cf8b0100000a000000000000001400000000000000"
      "0f00000000000000080000000000000007000000000000000100000000000000f4010000160000007b2273"
      "6f7572636573223a5b2267656d696e69225d7d"},
+    {"job", example_job, decode_job,
+     "49779e0001b06de5cf8b0100009871e5cf8b010000982932da8b010000b72b32da8b010000460000000000"
+     "0000010900130007000300626174636865732f3968747470733a2f2f612e6578616d706c652f687b226122"
+     "3a317d070000000000000000080000000000000001000000000001000003"},
     {"event of version 1", NULL, decode_event,
      "c9094b3f01010000007b68e5cf8b010000b06de5cf8b010000060005000f00090010000700020004000000"
      "67656d696e696d73675f3162617463682e737563636565646564626174636865732f396170706c69636174"
@@ -247,8 +281,28 @@ static const struct kind kinds[] = {
     {"replay of version 1", NULL, decode_task,
      "04133b180104000000b06de5cf8b01000000000000000000000a0000000000000014000000000000000700"
      "000000000000"},
+    {"event of version 2", NULL, decode_event,
+     "435f82b002010000007b68e5cf8b010000b06de5cf8b010000887be5cf8b01000055443322110000000600"
+     "05000f0009001000070002000400000067656d696e696d73675f3162617463682e73756363656564656462"
+     "6174636865732f396170706c69636174696f6e2f6a736f6e7b2261223a317d7b7d00ff7b7d"},
+    {"subscription of version 2", NULL, decode_subscription,
+     "baf0c7c30201000000b06de5cf8b0100003075000000000000002e93020000000000840c24000000000500"
+     "0000e80300000000000060ea000000000000d0070000fa000000bc02000005030400070015000000776f72"
+     "6b2f6a6f622f69647b227479706573223a5b2262617463682e2a225d7de80300000000000060ea00000000"
+     "0000005c260500000000"},
+    {"dead of version 2", NULL, decode_dead,
+     "7861df15020f8fe5cf8b01000005000000060000004d000000000000000900070004000600010000007b68"
+     "e5cf8b010000b06de5cf8b010000887be5cf8b0100005544332211000000060005000f0009001000070002"
+     "00040000006d61785f6661696c7354696d656f7574626f6f6d617420783a3167656d696e696d73675f3162"
+     "617463682e737563636565646564626174636865732f396170706c69636174696f6e2f6a736f6e7b226122"
+     "3a317d7b7d00ff7b7d"},
+    {"due of version 1", NULL, decode_due,
+     "110c175d0105000000060000004d0000000000000001070004000600010000007b68e5cf8b010000b06de5"
+     "cf8b010000887be5cf8b0100005544332211000000060005000f0009001000070002000400000054696d65"
+     "6f7574626f6f6d617420783a3167656d696e696d73675f3162617463682e73756363656564656462617463"
+     "6865732f396170706c69636174696f6e2f6a736f6e7b2261223a317d7b7d00ff7b7d"},
 };
-#define SUBSCRIPTION_LIST_COUNT_AT (5 + 69) /* behind the flags */
+#define SUBSCRIPTION_LIST_COUNT_AT (5 + 77) /* behind the flags */
 
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
@@ -349,9 +403,8 @@ static void test_sealed_nonsense(void **state) {
             reseal(bytes, len);
             assert_int_equal(decodes(&kinds[i], *state, slice_of(bytes, len)), len == value.len);
         }
-        bool newest_is_1 = kinds[i].example != NULL && value.data[4] == 1;
-        static const uint8_t versions[] = {0, 3, 255, 2};
-        for (size_t n = 0; n < sizeof versions - (newest_is_1 ? 0 : 1); n++) {
+        const uint8_t versions[] = {0, 4, 255, (uint8_t)(value.data[4] + 1)};
+        for (size_t n = 0; n < sizeof versions - (kinds[i].example == NULL); n++) {
             bytes[4] = versions[n];
             reseal(bytes, value.len);
             assert_false(decodes(&kinds[i], *state, slice_of(bytes, value.len)));
@@ -367,7 +420,7 @@ static void test_random_bytes_are_refused(void **state) {
     for (int round = 0; round < 20000; round++) {
         size_t len = prng_below(&p, sizeof bytes);
         for (size_t i = 0; i < len; i++) bytes[i] = (uint8_t)prng_next(&p);
-        if (len > 4) bytes[4] = (uint8_t)(1 + prng_below(&p, 2));
+        if (len > 4) bytes[4] = (uint8_t)(1 + prng_below(&p, 3));
         for (size_t i = 0; i < KINDS; i++) {
             assert_false(decodes(&kinds[i], *state, slice_of(bytes, len)));
         }
@@ -382,7 +435,7 @@ static void assert_event(const struct event *got, const struct event *want) {
     assert_true(slice_eq(got->type, want->type) && slice_eq(got->subject, want->subject));
     assert_true(slice_eq(got->content_type, want->content_type));
     assert_true(slice_eq(got->metadata, want->metadata) && slice_eq(got->headers, want->headers));
-    assert_true(slice_eq(got->body, want->body));
+    assert_true(slice_eq(got->endpoints, want->endpoints) && slice_eq(got->body, want->body));
 }
 
 static bool inside(struct slice s, struct slice value) {
@@ -396,11 +449,12 @@ static void test_event_round_trip(void **state) {
     assert_event(&got, &e);
     assert_event(&stored, &e);
     assert_true(inside(stored.source, value) && inside(stored.body, value));
-    assert_true(inside(got.id, value) && inside(got.headers, value));
+    assert_true(inside(got.id, value) && inside(got.endpoints, value));
+    assert_true(inside(stored.endpoints, value));
 
     struct event empty = {.seq = 5};
     value = record_event_encode(*state, &empty, &stored);
-    assert_int_equal(value.len, 59);
+    assert_int_equal(value.len, 69);
     assert_true(record_event_decode(5, value, &got));
     assert_event(&got, &empty);
 
@@ -409,10 +463,21 @@ static void test_event_round_trip(void **state) {
     e.body = slice_of(body, 16 << 20);
     e.metadata = slice_of(body, 16 << 10);
     e.headers = slice_of(body + 1, 8 << 10);
+    e.endpoints = slice_of(body + 2, LIMIT_EVENT_ENDPOINTS_BYTES);
     value = record_event_encode(*state, &e, NULL);
     assert_true(record_event_decode(77, value, &got));
     assert_event(&got, &e);
     free(body);
+}
+
+/* A page that is whole but stands where another one should. */
+static void test_an_event_of_another_seq_is_refused(void **state) {
+    struct event e = {.seq = 0x0102030405060708}, got;
+    struct slice value = record_event_encode(*state, &e, NULL);
+    assert_true(record_event_decode(e.seq, value, &got));
+    for (int bit = 0; bit < 64; bit++) {
+        assert_false(record_event_decode(e.seq ^ 1ULL << bit, value, &got));
+    }
 }
 
 static void assert_failure(const struct record_failure *got) {
@@ -505,6 +570,38 @@ static void test_small_round_trips(void **state) {
     assert_true(slice_eq_str(task.filter, "{\"sources\":[\"gemini\"]}"));
 }
 
+static void test_job_round_trip(void **state) {
+    struct record_job want = example_job_struct(), got, least = {.id = slice_str("j")};
+    assert_true(record_job_decode(*state, example_job(*state), &got));
+    assert_true(slice_eq(got.id, want.id) && slice_eq(got.endpoints, want.endpoints));
+    assert_true(slice_eq(got.metadata, want.metadata) && got.flags == RECORD_JOB_OVERDUE);
+    assert_true(got.created_at_ms == want.created_at_ms && got.updated_at_ms == want.updated_at_ms);
+    assert_true(got.due_at_ms == want.due_at_ms && got.ended_at_ms == want.ended_at_ms);
+    assert_true(got.events_total == 70 && got.count == 3);
+    assert_memory_equal(got.seqs, job_seqs, sizeof job_seqs);
+    assert_memory_equal(got.states, job_states, sizeof job_states);
+    assert_true(record_job_decode(*state, record_job_encode(*state, &least), &got));
+    assert_true(slice_eq_str(got.id, "j") && got.count == 0 && got.endpoints.len == 0);
+
+    static uint8_t text[LIMIT_EVENT_ENDPOINTS_BYTES], states[LIMIT_JOB_EVENTS];
+    uint64_t seqs[LIMIT_JOB_EVENTS];
+    for (uint64_t i = 0; i < LIMIT_JOB_EVENTS; i++) seqs[i] = i + 1;
+    struct record_job most = {.id = slice_of(text, LIMIT_EVENT_SUBJECT_BYTES),
+                              .endpoints = slice_of(text, LIMIT_EVENT_ENDPOINTS_BYTES),
+                              .metadata = slice_of(text, LIMIT_EVENT_METADATA_BYTES),
+                              .count = LIMIT_JOB_EVENTS,
+                              .seqs = seqs,
+                              .states = states};
+    assert_true(record_job_decode(*state, record_job_encode(*state, &most), &got));
+    assert_memory_equal(got.seqs, seqs, sizeof seqs);
+    assert_true(got.endpoints.len == LIMIT_EVENT_ENDPOINTS_BYTES);
+    seqs[10] = seqs[9]; /* they rise strictly, from 1 */
+    assert_false(record_job_decode(*state, record_job_encode(*state, &most), &got));
+    most.count = 1;
+    seqs[0] = 0;
+    assert_false(record_job_decode(*state, record_job_encode(*state, &most), &got));
+}
+
 static void test_subscription_round_trip(void **state) {
     struct record_subscription want = example_subscription_struct(), got,
                                none = {.name = slice_str("n")};
@@ -513,6 +610,7 @@ static void test_subscription_round_trip(void **state) {
     assert_true(got.created_at_ms == want.created_at_ms && slice_eq(got.filter, want.filter));
     assert_true(got.lease_ms == 30000 && got.max_hold_ms == 43200000);
     assert_true(got.max_age_ms == 604800000 && got.max_fails == 5);
+    assert_true(got.aged_from_ms == 1700000000789);
     assert_true(got.backoff_min_ms == 1000 && got.backoff_max_ms == 60000);
     assert_true(got.backoff_factor_permille == 2000 && got.backoff_jitter_permille == 250);
     assert_int_equal(got.backoff_list_count, 3);
@@ -670,11 +768,13 @@ int main(void) {
         cmocka_unit_test(test_sealed_nonsense),
         cmocka_unit_test(test_random_bytes_are_refused),
         cmocka_unit_test(test_event_round_trip),
+        cmocka_unit_test(test_an_event_of_another_seq_is_refused),
         cmocka_unit_test(test_dead_round_trip),
         cmocka_unit_test(test_due_round_trip),
         cmocka_unit_test(test_retry_round_trip),
         cmocka_unit_test(test_a_failure_above_its_limits_aborts),
         cmocka_unit_test(test_small_round_trips),
+        cmocka_unit_test(test_job_round_trip),
         cmocka_unit_test(test_subscription_round_trip),
         cmocka_unit_test(test_position_round_trips),
         cmocka_unit_test(test_position_is_small),

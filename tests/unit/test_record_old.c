@@ -1,6 +1,5 @@
 /* What the bytes of older versions mean: every value here but the longest was written by a broker
- * that knew nothing newer than version 1. test_record.c shows that the damaged ones among them are
- * refused. */
+ * that knew nothing newer. test_record.c shows that the damaged ones among them are refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -42,10 +41,12 @@ static void assert_text(struct slice got, const char *want) {
     }
 }
 
-static void assert_event(const struct event *e, uint64_t seq) {
+/* Of version 1 or 2. */
+static void assert_event(const struct event *e, uint64_t seq, int version) {
     assert_true(e->seq == seq && e->project == 1);
     assert_true(e->time_ms == 1700000000123 && e->received_at_ms == 1700000001456);
-    assert_true(e->deliver_at_ms == 0 && e->offset == 0);
+    assert_true(e->deliver_at_ms == (version == 1 ? 0 : 1700000005000));
+    assert_true(e->offset == (version == 1 ? 0 : 0x1122334455));
     assert_text(e->source, "gemini");
     assert_text(e->id, "msg_1");
     assert_text(e->type, "batch.succeeded");
@@ -53,6 +54,7 @@ static void assert_event(const struct event *e, uint64_t seq) {
     assert_text(e->content_type, "application/json");
     assert_text(e->metadata, "{\"a\":1}");
     assert_text(e->headers, "{}");
+    assert_true(e->endpoints.len == 0);
     assert_true(slice_eq(e->body, slice_of("\x00\xff{}", 4)));
 }
 
@@ -64,11 +66,11 @@ static void test_event(void **state) {
                  "0400000067656d696e696d73675f3162617463682e737563636565646564626174636865732f39"
                  "6170706c69636174696f6e2f6a736f6e7b2261223a317d7b7d00ff7b7d");
     assert_true(record_event_decode(77, value, &e));
-    assert_event(&e, 77);
+    assert_event(&e, 77, 1);
     value = record_event_encode(*state, &e, NULL); /* as a dead letter's copy of it is */
-    assert_int_equal(value.data[4], 2);
+    assert_int_equal(value.data[4], 3);
     assert_true(record_event_decode(77, value, &again));
-    assert_event(&again, 77);
+    assert_event(&again, 77, 1);
     assert_true(record_event_decode(
         3,
         from_hex(*state,
@@ -92,8 +94,105 @@ static void test_dead_letter(void **state) {
     assert_text(d.failure.type, "");
     assert_text(d.failure.message, "boom");
     assert_text(d.failure.detail, "");
-    assert_event(&d.event, 77);
+    assert_event(&d.event, 77, 1);
 }
+
+/* ---- version 2, and 1 of what waits for its time ---- */
+
+#define EVENT_HEAD_2                                                                               \
+    "010000007b68e5cf8b010000b06de5cf8b010000887be5cf8b0100005544332211000000060005000f0009001000" \
+    "07000200"                                                                                     \
+    "04000000"
+#define EVENT_TEXTS                                                                                \
+    "67656d696e696d73675f3162617463682e737563636565646564626174636865732f396170706c69636174696f6e" \
+    "2f6a736f6e7b2261223a317d7b7d00ff7b7d"
+#define FAILURE_HEAD  "070004000600"
+#define FAILURE_TEXTS "54696d656f7574626f6f6d617420783a31"
+
+static void assert_failure(const struct record_failure *f) {
+    assert_text(f->type, "Timeout");
+    assert_text(f->message, "boom");
+    assert_text(f->detail, "at x:1");
+}
+
+/* It did not say whose it is: any key may have it. */
+static void test_event_2(void **state) {
+    struct slice value = from_hex(*state, "435f82b002" EVENT_HEAD_2 EVENT_TEXTS);
+    struct event e = {.endpoints = slice_str("x")}, again;
+    assert_true(record_event_decode(77, value, &e));
+    assert_event(&e, 77, 2);
+    assert_true(record_event_decode(78, value, &again));
+    assert_event(&again, 78, 2);
+    value = record_event_encode(*state, &e, NULL);
+    assert_int_equal(value.data[4], 3);
+    assert_true(record_event_decode(77, value, &again));
+    assert_event(&again, 77, 2);
+    assert_false(record_event_decode(78, value, &again));
+}
+
+static void test_dead_letter_2(void **state) {
+    static const struct {
+        const char *seal, *reason_len, *reason, *read;
+    } cases[] = {
+        {"7861df1502", "0900", "6d61785f6661696c73", "max_fails"},
+        {"398e082c02", "0700", "6d61785f616765", "expired"}, /* it was called max_age */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char hex[512];
+        struct record_dead d;
+        snprintf(hex, sizeof hex,
+                 "%s0f8fe5cf8b01000005000000060000004d00000000000000%s" FAILURE_HEAD EVENT_HEAD_2
+                 "%s" FAILURE_TEXTS EVENT_TEXTS,
+                 cases[i].seal, cases[i].reason_len, cases[i].reason);
+        assert_true(record_dead_decode(from_hex(*state, hex), &d));
+        assert_true(d.died_at_ms == 1700000009999 && d.fails == 5 && d.deliveries == 6);
+        assert_text(d.reason, cases[i].read);
+        assert_failure(&d.failure);
+        assert_event(&d.event, 77, 2);
+        assert_true(record_dead_decode(record_dead_encode(*state, &d), &d));
+        assert_text(d.reason, cases[i].read);
+    }
+    /* The newest version says what was meant, whatever that is. */
+    struct record_dead now = {.reason = slice_str("max_age")};
+    assert_true(record_dead_decode(record_dead_encode(*state, &now), &now));
+    assert_text(now.reason, "max_age");
+}
+
+static void test_due_1(void **state) {
+    struct record_due d;
+    assert_true(record_due_decode(
+        from_hex(*state, "110c175d0105000000060000004d0000000000000001" FAILURE_HEAD EVENT_HEAD_2
+                             FAILURE_TEXTS EVENT_TEXTS),
+        &d));
+    assert_true(d.fails == 5 && d.deliveries == 6 && d.flags == RECORD_DUE_REDRIVE);
+    assert_failure(&d.failure);
+    assert_event(&d.event, 77, 2);
+}
+
+static void test_subscription_2(void **state) {
+    struct record_subscription s = {.aged_from_ms = 1};
+    assert_true(record_subscription_decode(
+        *state,
+        from_hex(*state,
+                 "baf0c7c30201000000b06de5cf8b0100003075000000000000002e93020000000000840c24000000"
+                 "000500"
+                 "0000e80300000000000060ea000000000000d0070000fa000000bc02000005030400070015000000"
+                 "776f72"
+                 "6b2f6a6f622f69647b227479706573223a5b2262617463682e2a225d7de80300000000000060ea00"
+                 "000000"
+                 "0000005c260500000000"),
+        &s));
+    assert_true(s.aged_from_ms == 0);
+    assert_true(s.max_age_ms == 604800000 && s.max_fails == 5 && s.max_hold_ms == 43200000);
+    assert_true(s.backoff_min_ms == 1000 && s.rate_per_s == 700 && s.backoff_list_count == 3);
+    assert_true(s.backoff_list_ms[2] == 86400000);
+    assert_int_equal(s.flags, RECORD_SUBSCRIPTION_PAUSED | RECORD_SUBSCRIPTION_EXPIRE);
+    assert_text(s.name, "work");
+    assert_text(s.order_key, "/job/id");
+    assert_text(s.filter, "{\"types\":[\"batch.*\"]}");
+}
+
+/* ---- version 1 ---- */
 
 /* A retry as version 1 wrote it with an error text of `len` times 'e'. */
 static struct slice retry_with_error(struct arena *a, const char *head, size_t len) {
@@ -191,7 +290,7 @@ static void test_subscription(void **state) {
         assert_true(s.max_hold_ms == 0 && s.max_age_ms == 0 && s.rate_per_s == 0);
         assert_true(s.backoff_list_count == 0 && s.order_key.len == 0 && s.flags == 0);
         struct slice value = record_subscription_encode(*state, &s);
-        assert_int_equal(value.data[4], 2);
+        assert_int_equal(value.data[4], 3);
         assert_true(record_subscription_decode(*state, value, &again));
         assert_true(slice_eq(again.filter, s.filter));
     }
@@ -221,6 +320,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_event),
         cmocka_unit_test(test_dead_letter),
+        cmocka_unit_test(test_event_2),
+        cmocka_unit_test(test_dead_letter_2),
+        cmocka_unit_test(test_due_1),
+        cmocka_unit_test(test_subscription_2),
         cmocka_unit_test(test_retry),
         cmocka_unit_test(test_position),
         cmocka_unit_test(test_replay),

@@ -1,4 +1,4 @@
-/* Secrets as text, the stored form of a source, and the registry over a real engine. */
+/* The stored form of a source, and the registry over a real engine. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,73 +7,20 @@
 #include <cmocka.h>
 #include <stdio.h>
 
-#include "base/base64.h"
-#include "broker/ingest/source.h"
+#include "broker/ingest/scheme.h"
 
 #define KEY_24 "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
-static void expect_secret(const char *text, size_t key_len) {
-    struct source_secret s = {.len = 0};
-    const char *why = NULL;
-    assert_int_equal(source_secret_parse(slice_str(text), &s, &why), ERR_OK);
-    assert_int_equal(s.len, key_len);
-}
-
-static void refuse_secret(const char *text, const char *reason) {
-    struct source_secret s;
-    const char *why = NULL;
-    assert_int_equal(source_secret_parse(slice_str(text), &s, &why), ERR_INVALID_REQUEST);
-    if (strstr(why, reason) == NULL) fail_msg("\"%s\": %s", text, why);
-}
-
-static void test_secrets(void **state) {
-    (void)state;
-    expect_secret("whsec_" KEY_24, 24);
-    expect_secret(KEY_24, 24);
-    refuse_secret("", "empty");
-    refuse_secret("whsec_", "empty");
-    refuse_secret("whsec_" KEY_24 "\n", "blank");
-    refuse_secret(" whsec_" KEY_24, "blank");
-    refuse_secret("whsec_ " KEY_24, "blank");
-    refuse_secret("whsec_not-base64-but-long-enough-to-be-one", "base64");
-    refuse_secret("WHSEC_" KEY_24, "base64");
-    refuse_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaQ=", "24 bytes"); /* 23 bytes */
-    refuse_secret("password", "24 bytes");
-}
-
-static void test_the_length_of_keys(void **state) {
-    (void)state;
-    uint8_t key[80] = {7};
-    char text[160];
-    for (size_t len = 1; len <= sizeof key; len++) {
-        struct source_secret s;
-        const char *why = NULL;
-        base64_encode(slice_of(key, len), text);
-        enum err err = source_secret_parse(slice_str(text), &s, &why);
-        assert_int_equal(err, len >= 24 && len <= 64 ? ERR_OK : ERR_INVALID_REQUEST);
-        if (err == ERR_OK) assert_memory_equal(s.key, key, len);
-    }
-}
-
-static void test_generated_secrets(void **state) {
-    (void)state;
-    char a[LIMIT_SECRET_TEXT_BYTES + 1], b[LIMIT_SECRET_TEXT_BYTES + 1];
-    source_secret_generate(a);
-    source_secret_generate(b);
-    assert_string_not_equal(a, b);
-    assert_true(slice_starts_with(slice_str(a), "whsec_"));
-    expect_secret(a, 32);
-}
-
 static struct source example(void) {
-    struct source s = {.scheme = SCHEME_STANDARD_WEBHOOKS, .created_at_ms = 1795251600123};
-    s.secrets_count = LIMIT_SECRETS;
+    struct source s = {.scheme = scheme_default(), .created_at_ms = 1795251600123};
     for (size_t i = 0; i < LIMIT_SECRETS; i++) {
         const char *why = NULL;
-        source_secret_generate(s.secret_texts[i]);
-        assert_int_equal(source_secret_parse(slice_str(s.secret_texts[i]), &s.secrets[i], &why),
-                         ERR_OK);
+        char text[LIMIT_SECRET_TEXT_BYTES + 1];
+        secret_generate(text);
+        assert_true(source_add_secret(&s, slice_str(text), i % 2 == 0 ? 0 : 1000 * i, &why));
     }
+    s.options.tolerance_s = 600;
+    snprintf(s.options.jwks_url, sizeof s.options.jwks_url, "https://keys.example/\"jwks\"");
     return s;
 }
 
@@ -82,24 +29,109 @@ static void test_the_stored_form(void **state) {
     struct source s = example(), back = {.accepted_total = 5};
     struct buf b;
     const char *why = NULL;
-    buf_init(&b, 4096);
+    buf_init(&b, SOURCE_STORED_BYTES);
     source_encode(&s, &b);
     assert_false(b.overflow);
     assert_true(source_decode(buf_slice(&b), &back, &why));
-    assert_int_equal(back.scheme, s.scheme);
+    assert_ptr_equal(back.scheme, s.scheme);
     assert_int_equal(back.created_at_ms, s.created_at_ms);
     assert_int_equal(back.secrets_count, s.secrets_count);
     assert_int_equal(back.accepted_total, 5);
     for (size_t i = 0; i < s.secrets_count; i++) {
-        assert_string_equal(back.secret_texts[i], s.secret_texts[i]);
-        assert_memory_equal(back.secrets[i].key, s.secrets[i].key, s.secrets[i].len);
+        assert_string_equal(back.secrets[i].text, s.secrets[i].text);
+        assert_int_equal(back.secrets[i].expires_at_ms, s.secrets[i].expires_at_ms);
+        assert_memory_equal(back.secrets[i].key.key, s.secrets[i].key.key, s.secrets[i].key.len);
     }
+    assert_memory_equal(&back.options, &s.options, sizeof s.options);
+    source_clear(&back);
     /* Cut anywhere, it is refused. */
     for (size_t len = 0; len < b.len; len++) {
         assert_false(source_decode(slice_of(b.data, len), &back, &why));
         assert_non_null(why);
     }
     buf_free(&b);
+    source_clear(&s);
+}
+
+/* Everything as long as it may be, of bytes that JSON writes as six. */
+static void test_the_longest_stored_form(void **state) {
+    (void)state;
+    struct source s = {.scheme = scheme_find(slice_str("hmac"))};
+    const char *why = NULL;
+    char text[LIMIT_SECRET_TEXT_BYTES + 1];
+    struct buf b;
+    memset(text, '"', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    for (size_t i = 0; i < LIMIT_SECRETS; i++) {
+        assert_true(source_add_secret(&s, slice_str(text), UINT64_MAX, &why));
+    }
+    for (size_t i = 0; i < source_option_count; i++) {
+        const struct source_option *option = &source_option_table[i];
+        void *at = source_option_at(&s.options, option);
+        if (option->kind == OPTION_TEXT) memset(at, 1, option->max);
+        if (option->kind == OPTION_NUMBER) *(uint64_t *)at = UINT64_MAX;
+        if (option->kind == OPTION_BOOL) *(bool *)at = true;
+    }
+    buf_init(&b, SOURCE_STORED_BYTES);
+    source_encode(&s, &b);
+    assert_false(b.overflow);
+    buf_free(&b);
+    source_clear(&s);
+}
+
+static void test_secrets_expire(void **state) {
+    (void)state;
+    struct source s = example();
+    char second[LIMIT_SECRET_TEXT_BYTES + 1];
+    memcpy(second, s.secrets[2].text, sizeof second);
+    source_expire(&s, 999);
+    assert_int_equal(s.secrets_count, 8);
+    source_expire(&s, 1000); /* the one that expires at 1000 */
+    assert_int_equal(s.secrets_count, 7);
+    assert_string_equal(s.secrets[1].text, second);
+    source_expire(&s, 1000000);
+    assert_int_equal(s.secrets_count, 4);
+    assert_true(s.had_secrets);
+    source_clear(&s);
+}
+
+static void test_what_goes_together(void **state) {
+    (void)state;
+    static const struct {
+        const char *json, *word; /* word NULL: it is good */
+    } rows[] = {
+        {"{\"scheme\":\"github\",\"secrets\":[\"s3\"]}", NULL},
+        {"{\"scheme\":\"none\",\"secrets\":[]}", NULL},
+        {"{\"scheme\":\"gemini\",\"secrets\":[]}", NULL},
+        {"{\"scheme\":\"standard-webhooks\",\"secrets\":[\"whpk_"
+         "1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=\"]}",
+         NULL},
+        {"{\"scheme\":\"none\",\"secrets\":[\"x\"]}", "not wanted"},
+        {"{\"scheme\":\"github\",\"secrets\":[]}", "together"},
+        {"{\"scheme\":\"github\",\"secrets\":[\"\"]}", "empty"},
+        {"{\"scheme\":\"github\",\"secrets\":[\"s3\\n\"]}", "line end"},
+        {"{\"scheme\":\"github\",\"secrets\":[\" s3\"]}", "blank"},
+        {"{\"scheme\":\"bearer\",\"secrets\":[\"fifteen-letters\"]}", "shorter"},
+        {"{\"scheme\":\"github\",\"secrets\":[\"s3\"],\"options\":{\"tolerance_s\":5}}",
+         "together"},
+        {"{\"scheme\":\"twilio\",\"secrets\":[\"s3\"]}", "together"},
+        {"{\"scheme\":\"hmac\",\"secrets\":[\"s3\"]}", "together"},
+        {"{\"scheme\":\"hmac\",\"secrets\":[\"s3\"],\"options\":{\"signature_header\":\"x-s\"}}",
+         NULL},
+        {"{\"scheme\":\"gemini\",\"secrets\":[],\"options\":{\"jwks_url\":\"http://a/\"}}",
+         "together"},
+        {"{\"scheme\":\"gemini\",\"secrets\":[],\"options\":{\"jwks_url\":\"http://a/\","
+         "\"jwks_allow_http\":true}}",
+         NULL},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct source s = {.id = 0};
+        const char *why = "";
+        bool good = source_decode(slice_str(rows[i].json), &s, &why);
+        if (good != (rows[i].word == NULL)) fail_msg("%s: %s", rows[i].json, why);
+        if (!good && strstr(why, rows[i].word) == NULL) fail_msg("%s: %s", rows[i].json, why);
+        if (good) source_clear(&s);
+    }
 }
 
 static void test_stored_forms_of_other_versions(void **state) {
@@ -111,6 +143,8 @@ static void test_stored_forms_of_other_versions(void **state) {
                   "\"scheme\":\"standard-webhooks\"}"),
         &s, &why));
     assert_int_equal(s.secrets_count, 1);
+    assert_int_equal(s.secrets[0].expires_at_ms, 0);
+    source_clear(&s);
     static const char *const wrong[] = {
         "{}",
         "[]",
@@ -138,8 +172,9 @@ static void config(struct fixture *f, enum command_kind kind, const char *name) 
     struct source s = example();
     struct buf value;
     char key[128];
-    buf_init(&value, 4096);
+    buf_init(&value, SOURCE_STORED_BYTES);
     source_encode(&s, &value);
+    source_clear(&s);
     snprintf(key, sizeof key, SOURCE_CONFIG_PREFIX "%s", name);
     struct command c = {.kind = kind,
                         .u.config = {.key = slice_str(key), .value = buf_slice(&value)}};
@@ -217,10 +252,10 @@ static void test_the_registry(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_secrets),
-        cmocka_unit_test(test_the_length_of_keys),
-        cmocka_unit_test(test_generated_secrets),
         cmocka_unit_test(test_the_stored_form),
+        cmocka_unit_test(test_the_longest_stored_form),
+        cmocka_unit_test(test_secrets_expire),
+        cmocka_unit_test(test_what_goes_together),
         cmocka_unit_test(test_stored_forms_of_other_versions),
         cmocka_unit_test(test_the_registry),
     };

@@ -1,5 +1,6 @@
-/* Which requests pass for signed, and that no other does: two published vectors of Standard
- * Webhooks, every change of a single byte, several secrets, several signatures, and time. */
+/* What is signed, which requests pass for it, and that no other does: two published vectors of
+ * Standard Webhooks, every change of a single byte, several secrets, several signatures, and time.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +9,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 
-#include "broker/ingest/standard_webhooks.h"
+#include "broker/signature/standard_webhooks.h"
 
 #define GOOD  "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 #define WRONG "Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc="
@@ -23,22 +24,33 @@ static struct standard_webhooks_request sw1(void) {
     };
 }
 
-static struct source_secret secret(const char *text) {
-    struct source_secret s;
+static struct secret secret(const char *text) {
+    struct secret s;
     const char *why = NULL;
-    assert_int_equal(source_secret_parse(slice_str(text), &s, &why), ERR_OK);
+    assert_int_equal(secret_parse(slice_str(text), &s, &why), ERR_OK);
     return s;
 }
 
-static struct source_secret sw1_secret(void) {
+static struct secret sw1_secret(void) {
     return secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+}
+
+/* As a source with these secrets does. */
+static enum err verify_with(struct hmac *h, const struct secret *secrets, size_t count,
+                            const struct standard_webhooks_request *r, uint64_t wall_ms,
+                            const char **why) {
+    const struct secret *each[LIMIT_SECRETS];
+    for (size_t i = 0; i < count; i++) each[i] = &secrets[i];
+    const struct standard_webhooks_keys keys = {
+        .secrets = each, .secrets_count = count, .tolerance_s = STANDARD_WEBHOOKS_TOLERANCE_S};
+    return standard_webhooks_verify(h, &keys, r, wall_ms, NULL, why);
 }
 
 static enum err verify_at(struct hmac *h, const struct standard_webhooks_request *r,
                           uint64_t wall_ms) {
-    struct source_secret s = sw1_secret();
+    struct secret s = sw1_secret();
     const char *why = NULL;
-    enum err err = standard_webhooks_verify(h, &s, 1, r, wall_ms, &why);
+    enum err err = verify_with(h, &s, 1, r, wall_ms, &why);
     assert_true((err == ERR_OK) == (why == NULL));
     return err;
 }
@@ -57,7 +69,7 @@ static void test_vectors(void **state) {
     struct standard_webhooks_request r = sw1();
     assert_int_equal(verify(*state, &r), ERR_OK);
 
-    struct source_secret s = secret("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD");
+    struct secret s = secret("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD");
     struct standard_webhooks_request sw2 = {
         .id = slice_str("msg_27UH4WbU6Z5A5EzD8u03UvzRbpk"),
         .timestamp = slice_str("1649367553"),
@@ -65,17 +77,16 @@ static void test_vectors(void **state) {
         .body = slice_str("{\"email\":\"test@example.com\",\"username\":\"test_user\"}"),
     };
     const char *why = NULL;
-    assert_int_equal(standard_webhooks_verify(*state, &s, 1, &sw2, 1649367553000, &why), ERR_OK);
+    assert_int_equal(verify_with(*state, &s, 1, &sw2, 1649367553000, &why), ERR_OK);
     s = sw1_secret();
-    assert_int_equal(standard_webhooks_verify(*state, &s, 1, &sw2, 1649367553000, &why),
-                     ERR_SIGNATURE_MISMATCH);
+    assert_int_equal(verify_with(*state, &s, 1, &sw2, 1649367553000, &why), ERR_SIGNATURE_MISMATCH);
 }
 
 static void test_the_prefix_of_a_secret_is_optional(void **state) {
-    struct source_secret s = secret("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    struct secret s = secret("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     struct standard_webhooks_request r = sw1();
     const char *why = NULL;
-    assert_int_equal(standard_webhooks_verify(*state, &s, 1, &r, NOW_S * 1000, &why), ERR_OK);
+    assert_int_equal(verify_with(*state, &s, 1, &r, NOW_S * 1000, &why), ERR_OK);
 }
 
 static void test_entries(void **state) {
@@ -123,22 +134,20 @@ static void test_only_so_many_entries_are_looked_at(void **state) {
 }
 
 static void test_any_secret_will_do(void **state) {
-    struct source_secret secrets[LIMIT_SECRETS];
+    struct secret secrets[LIMIT_SECRETS];
     struct standard_webhooks_request r = sw1();
     const char *why = NULL;
     for (size_t i = 0; i < LIMIT_SECRETS; i++) {
         secrets[i] = secret("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD");
         secrets[i].key[0] = (uint8_t)i;
     }
-    assert_int_equal(
-        standard_webhooks_verify(*state, secrets, LIMIT_SECRETS, &r, NOW_S * 1000, &why),
-        ERR_SIGNATURE_MISMATCH);
+    assert_int_equal(verify_with(*state, secrets, LIMIT_SECRETS, &r, NOW_S * 1000, &why),
+                     ERR_SIGNATURE_MISMATCH);
     for (size_t i = 0; i < LIMIT_SECRETS; i++) {
-        struct source_secret kept = secrets[i];
+        struct secret kept = secrets[i];
         secrets[i] = sw1_secret();
-        assert_int_equal(
-            standard_webhooks_verify(*state, secrets, LIMIT_SECRETS, &r, NOW_S * 1000, &why),
-            ERR_OK);
+        assert_int_equal(verify_with(*state, secrets, LIMIT_SECRETS, &r, NOW_S * 1000, &why),
+                         ERR_OK);
         secrets[i] = kept;
     }
 }
@@ -178,15 +187,14 @@ static void test_every_byte_counts(void **state) {
 }
 
 static void test_missing_headers_are_named(void **state) {
-    struct source_secret s = sw1_secret();
+    struct secret s = sw1_secret();
     static const char *const names[] = {"webhook-id", "webhook-timestamp", "webhook-signature"};
     for (size_t i = 0; i < 3; i++) {
         struct standard_webhooks_request r = sw1();
         struct slice *parts[] = {&r.id, &r.timestamp, &r.signature};
         const char *why = NULL;
         *parts[i] = slice_of(NULL, 0);
-        assert_int_equal(standard_webhooks_verify(*state, &s, 1, &r, NOW_S * 1000, &why),
-                         ERR_SIGNATURE_MISSING);
+        assert_int_equal(verify_with(*state, &s, 1, &r, NOW_S * 1000, &why), ERR_SIGNATURE_MISSING);
         assert_non_null(strstr(why, names[i]));
     }
 }
@@ -254,6 +262,33 @@ static void test_time_is_told_to_signers_only(void **state) {
     assert_int_equal(verify_at(*state, &r, (NOW_S + 301) * 1000), ERR_SIGNATURE_MISMATCH);
 }
 
+static void test_signing(void **state) {
+    struct standard_webhooks_request r = sw1();
+    struct secret mine = sw1_secret(), other = secret("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD");
+    const char *why = NULL;
+    struct buf b;
+    buf_init(&b, 256);
+    standard_webhooks_sign(*state, &mine, r.id, r.timestamp, r.body, &b);
+    assert_true(slice_eq_str(buf_slice(&b), GOOD));
+
+    /* In the middle of a rotation: each of the two receivers finds its entry. */
+    buf_append_byte(&b, ' ');
+    standard_webhooks_sign(*state, &other, r.id, r.timestamp, r.body, &b);
+    r.signature = buf_slice(&b);
+    assert_int_equal(verify_with(*state, &mine, 1, &r, NOW_S * 1000, &why), ERR_OK);
+    assert_int_equal(verify_with(*state, &other, 1, &r, NOW_S * 1000, &why), ERR_OK);
+    mine.key[0] ^= 1;
+    assert_int_equal(verify_with(*state, &mine, 1, &r, NOW_S * 1000, &why), ERR_SIGNATURE_MISMATCH);
+
+    /* An empty body can be signed. */
+    r.body = slice_of(NULL, 0);
+    buf_clear(&b);
+    standard_webhooks_sign(*state, &other, r.id, r.timestamp, r.body, &b);
+    r.signature = buf_slice(&b);
+    assert_int_equal(verify_with(*state, &other, 1, &r, NOW_S * 1000, &why), ERR_OK);
+    buf_free(&b);
+}
+
 static int setup(void **state) {
     *state = hmac_new();
     return *state == NULL ? -1 : 0;
@@ -265,9 +300,55 @@ static int teardown(void **state) {
     return h == NULL ? 0 : -1;
 }
 
+/* The key pair and the signature that Svix's server is tested with. */
+#define V1A_PUBLIC "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
+#define V1A_GOOD                                                                                   \
+    "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="
+
+static enum err verify_public(struct hmac *h, const struct verifying_key *const *publics,
+                              size_t count, const struct standard_webhooks_request *r) {
+    const struct standard_webhooks_keys keys = {
+        .publics = publics, .publics_count = count, .tolerance_s = 300};
+    const char *why = NULL;
+    struct standard_webhooks_signer signer = {.index = 7};
+    enum err err = standard_webhooks_verify(h, &keys, r, NOW_S * 1000, &signer, &why);
+    if (err == ERR_OK) assert_true(signer.is_public && signer.index == count - 1);
+    return err;
+}
+
+static void test_public_keys(void **state) {
+    const char *why = NULL;
+    struct verifying_key *right = verifying_key_parse(slice_str(V1A_PUBLIC), &why);
+    struct verifying_key *other =
+        verifying_key_parse(slice_str("whpk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="), &why);
+    assert_non_null(right);
+    assert_non_null(other);
+    const struct verifying_key *const both[] = {other, right};
+    struct standard_webhooks_request r = sw1();
+    r.signature = slice_str(V1A_GOOD);
+    assert_int_equal(verify_public(*state, both + 1, 1, &r), ERR_OK);
+    assert_int_equal(verify_public(*state, both, 2, &r), ERR_OK); /* each is tried */
+    assert_int_equal(verify_public(*state, both, 1, &r), ERR_SIGNATURE_MISMATCH);
+    r.body = slice_str("{\"test\": 2432232315}");
+    assert_int_equal(verify_public(*state, both, 2, &r), ERR_SIGNATURE_MISMATCH);
+    r = sw1(); /* a v1 entry is nothing to a public key */
+    assert_int_equal(verify_public(*state, both, 2, &r), ERR_SIGNATURE_MALFORMED);
+    static const char *const bad[] = {"whpk_", "whpk_AAAA",
+                                      "whsec_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqf",
+                                      "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4A"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        why = NULL;
+        assert_null(verifying_key_parse(slice_str(bad[i]), &why));
+        assert_non_null(why);
+    }
+    verifying_key_free(&right);
+    verifying_key_free(&other);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_public_keys),
         cmocka_unit_test(test_the_prefix_of_a_secret_is_optional),
         cmocka_unit_test(test_entries),
         cmocka_unit_test(test_only_so_many_entries_are_looked_at),
@@ -278,6 +359,7 @@ int main(void) {
         cmocka_unit_test(test_malformed_ids),
         cmocka_unit_test(test_the_tolerance),
         cmocka_unit_test(test_time_is_told_to_signers_only),
+        cmocka_unit_test(test_signing),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
