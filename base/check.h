@@ -22,8 +22,12 @@ _Noreturn void check_failed(const char *file, int line, const char *condition);
     } while (0)
 
 /* Ends the process as CHECK does, with the reason: a library has failed at what nothing but memory
- * can prevent, and says no more than that. */
+ * can prevent, and says no more than that. CRYPTO_CHECK is for calls of OpenSSL. */
 _Noreturn void mem_exhausted(const char *library);
+#define CRYPTO_CHECK(condition)                                                                    \
+    do {                                                                                           \
+        if (__builtin_expect(!(condition), 0)) mem_exhausted("OpenSSL");                           \
+    } while (0)
 
 /* A branch that cannot be reached; the text says why. */
 #define UNREACHABLE(why) check_failed(__FILE__, __LINE__, "unreachable: " why)

@@ -13,6 +13,7 @@
  * What workers that may resume still hold stays theirs on disk: they claim it after the restart. */
 #include "broker/broker.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -20,17 +21,21 @@
 
 #include "base/log.h"
 #include "broker/admin/admin.h"
+#include "broker/auth/auth.h"
 #include "broker/ingest/ingest.h"
 #include "broker/jobs/jobs.h"
+#include "broker/json/walk.h"
+#include "broker/net/tls.h"
 #include "broker/webhooks/webhooks.h"
 #include "broker/workers/workers.h"
 
-enum room { ROOM_INGEST = 1, ROOM_ADMIN, ROOM_WORKERS, ROOM_WEBHOOKS, ROOM_JOBS };
+enum room { ROOM_INGEST = 1, ROOM_ADMIN, ROOM_WORKERS, ROOM_WEBHOOKS, ROOM_JOBS, ROOM_AUTH };
 
 struct broker {
     struct loop *loop;
     struct store *store;
     struct engine *engine;
+    struct auth *auth;
     struct http_server *http;
     struct ingest *ingest;
     struct admin *admin;
@@ -38,6 +43,7 @@ struct broker {
     struct webhooks *webhooks;
     struct jobs *jobs;
     struct loop_timer *drain_timer;
+    struct tls_server *tls; /* NULL: there is no certificate */
     uint64_t drain_ms;
     bool draining, ending;
     char blocked_by[LIMIT_NAME_BYTES + 1]; /* as the log has it; empty: nobody */
@@ -50,6 +56,7 @@ static void give_effect(struct broker *b, const struct effect *effect) {
     case ROOM_WORKERS: workers_on_effect(b->workers, effect); break;
     case ROOM_WEBHOOKS: webhooks_on_effect(b->webhooks, effect); break;
     case ROOM_JOBS: jobs_on_effect(b->jobs, effect); break;
+    case ROOM_AUTH: break; /* nobody waits for the day of a key's last use */
     default: UNREACHABLE("every command is stepped by one of the rooms");
     }
 }
@@ -58,7 +65,9 @@ static void on_durable(void *ctx, struct batch *batch) {
     struct broker *b = ctx;
     struct engine_turn *turn = CONTAINER_OF(batch, struct engine_turn, batch);
     engine_durable(b->engine, turn);
-    for (size_t i = 0; i < turn->effects_count; i++) give_effect(b, &turn->effects[i]);
+    /* Without rooms (--make-key) nobody has asked. */
+    size_t count = b->admin == NULL ? 0 : turn->effects_count;
+    for (size_t i = 0; i < count; i++) give_effect(b, &turn->effects[i]);
     engine_turn_done(b->engine, turn);
 }
 
@@ -124,8 +133,23 @@ static void on_drain_over(void *ctx) {
     b->ending = true;
 }
 
+static void reload(struct broker *b) {
+    char error[512];
+    if (b->tls == NULL) {
+        log_info("SIGHUP: there is no certificate to read again");
+    } else if (tls_server_reload(b->tls, error, sizeof error) != 0) {
+        log_error("SIGHUP: the certificates stay as they were: %s", error);
+    } else {
+        log_info("SIGHUP: new connections use the certificates as they are now");
+    }
+}
+
 static void on_signal(void *ctx, int signum) {
     struct broker *b = ctx;
+    if (signum == SIGHUP) {
+        reload(b);
+        return;
+    }
     if (b->draining) {
         b->ending = true;
         return;
@@ -197,6 +221,48 @@ static int open_store(struct broker *b, const struct config *c, char *error, siz
     return engine_open(&b->engine, b->store, &engine_options, time, error, size);
 }
 
+static int open_tls(struct broker *b, const struct config *c, char *error, size_t size) {
+    struct tls_options options = {
+        .certs = c->tls_cert,
+        .keys = c->tls_key,
+        .client_ca = c->tls_client_ca,
+        .client_optional = strcmp(c->tls_client, "optional") == 0,
+    };
+    if (c->tls_cert[0] == '\0') return 0;
+    return tls_server_open(&b->tls, &options, error, size);
+}
+
+static int open_auth(struct broker *b, char *error, size_t size) {
+    b->auth = auth_new(b->engine, ROOM_AUTH);
+    int err = auth_load(b->auth, error, size);
+    store_end_reads(b->store);
+    return err;
+}
+
+/* Who reaches a broker without keys may do everything. */
+static int check_exposure(const struct broker *b, const struct config *c, char *error,
+                          size_t size) {
+    const char *exposed = config_exposed(c);
+    bool keys = auth_required(b->auth);
+    if (exposed != NULL && !keys && c->insecure == 0) {
+        snprintf(error, size,
+                 "%s is not a loopback address, and there is no key: anyone who reaches it could "
+                 "read and publish. Make a key first (bellhopd --data %s --make-key admin), or say "
+                 "--insecure yes",
+                 exposed, c->data);
+        return ERR_UNAUTHENTICATED;
+    }
+    if (exposed != NULL && !keys) {
+        log_warn("%s: there is no key, and --insecure: anyone who reaches it may do everything",
+                 exposed);
+    } else if (!keys) {
+        log_info(
+            "there is no key: whoever is on this machine may do everything. The first one, from "
+            "which on keys are asked for, is made with: bellhop key create NAME --scope admin");
+    }
+    return 0;
+}
+
 static int open_webhooks(struct broker *b, const struct config *c, char *error, size_t size) {
     struct webhooks_options options = {
         .engine = b->engine,
@@ -228,10 +294,12 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
     uint16_t http_port, workers_port;
     struct workers_options workers_options = {
         .engine = b->engine,
+        .auth = b->auth,
         .loop = b->loop,
         .room = ROOM_WORKERS,
         .jobs = b->jobs,
         .frame_max_bytes = c->max_body_bytes + LIMIT_FRAME_OVERHEAD_BYTES,
+        .tls = c->tls_workers != 0 ? b->tls : NULL,
     };
     err = workers_open(&b->workers, &workers_options, c->workers, &workers_port, error, size);
     if (err != 0) return err;
@@ -242,6 +310,7 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
         .on_gone = on_gone,
         .on_half_closed = on_half_closed,
         .connections_per_ip = c->max_per_ip,
+        .tls = c->tls_http != 0 ? b->tls : NULL,
         .ctx = b,
     };
     err = http_server_open(b->loop, c->http, &http_options, &b->http, &http_port, error, size);
@@ -251,6 +320,7 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
     bound_address(c->workers, workers_port, workers_address, sizeof workers_address);
     struct admin_options admin_options = {
         .engine = b->engine,
+        .auth = b->auth,
         .store = b->store,
         .loop = b->loop,
         .http = &b->http,
@@ -261,6 +331,7 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
         .http_address = http_address,
         .workers_address = workers_address,
         .workers_port = workers_port,
+        .workers_tls = workers_options.tls != NULL,
         .workers_count = count_sessions,
         .workers_ctx = b,
         .body_max_bytes = c->max_body_bytes,
@@ -279,8 +350,9 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
     /* Whoever reads "ready" may signal at once. */
     loop_set_turn(b->loop, on_turn, b);
     loop_set_signals(b->loop, on_signal, b);
-    printf("bellhopd: http on %s\nbellhopd: workers on %s\nbellhopd: ready\n", http_address,
-           workers_address);
+    printf("bellhopd: %s on %s\nbellhopd: workers%s on %s\nbellhopd: ready\n",
+           http_options.tls != NULL ? "https" : "http", http_address,
+           workers_options.tls != NULL ? " (TLS)" : "", workers_address);
     fflush(stdout);
     return 0;
 }
@@ -293,9 +365,11 @@ static void close_all(struct broker *b) {
     if (b->ingest != NULL) ingest_use_client(b->ingest, NULL); /* it is the webhooks room's */
     if (b->webhooks != NULL) webhooks_close(&b->webhooks);
     if (b->ingest != NULL) ingest_close(&b->ingest);
+    auth_free(&b->auth);
     if (b->engine != NULL) engine_close(&b->engine);
     if (b->store != NULL) store_close(b->store);
     loop_close(&b->loop);
+    tls_server_close(&b->tls);
 }
 
 /* Every connection is a file: asks for as many as the system lets this process have. */
@@ -304,6 +378,45 @@ static void raise_open_files(void) {
     if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
     files.rlim_cur = files.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &files) != 0) log_warn("the limit of open files stays as it is");
+}
+
+/* Offline: the lock of the store tells whether a broker runs. */
+static int make_key(struct broker *b, const struct config *c, char *error, size_t size) {
+    struct key asked = {.scopes = SCOPE_ADMIN};
+    char text[KEY_TEXT_BYTES + 1];
+    struct slice name = slice_str(c->make_key);
+    if (json_utf8_error(name) != name.len || !slice_to_cstr(name, asked.name, sizeof asked.name)) {
+        snprintf(error, size, "--make-key: want a name of at most %d bytes, in UTF-8",
+                 LIMIT_KEY_NAME_BYTES);
+        return ERR_INVALID_REQUEST;
+    }
+    int err = open_store(b, c, error, size);
+    if (err == 0) err = open_auth(b, error, size);
+    if (err != 0) return err;
+    struct engine_time time = {loop_now_ms(b->loop), loop_wall_ms(b->loop)};
+    const struct key *k =
+        auth_create(b->auth, time, (struct route){.room = ROOM_AUTH}, &asked, text);
+    if (k == NULL) {
+        snprintf(error, size, "there are %d keys already", LIMIT_KEYS);
+        return ERR_LIMIT_EXCEEDED;
+    }
+    struct engine_turn *turn = engine_end_turn(b->engine, time);
+    CHECK(turn != NULL);
+    if (store_submit(b->store, &turn->batch) != 0) storage_failed(b);
+    store_end_reads(b->store);
+    fprintf(stderr, "bellhopd: made key %s for everything; it is shown this once:\n", k->id);
+    puts(text);
+    explicit_bzero(text, sizeof text);
+    return 0;
+}
+
+static int open_all(struct broker *b, const struct config *c, char *error, size_t size) {
+    int err = open_tls(b, c, error, size);
+    if (err == 0) err = open_store(b, c, error, size);
+    if (err == 0) err = open_auth(b, error, size);
+    if (err == 0) err = check_exposure(b, c, error, size);
+    if (err == 0) err = open_rooms(b, c, error, size);
+    return err;
 }
 
 int broker_run(const struct config *config) {
@@ -317,15 +430,16 @@ int broker_run(const struct config *config) {
             stderr);
         return 1;
     }
-    int err = open_store(&b, config, error, sizeof error);
-    if (err == 0) err = open_rooms(&b, config, error, sizeof error);
-    if (err != 0) {
-        fprintf(stderr, "bellhopd: %s\n", error);
+    bool serves = config->make_key[0] == '\0';
+    int err = serves ? open_all(&b, config, error, sizeof error)
+                     : make_key(&b, config, error, sizeof error);
+    if (err != 0) fprintf(stderr, "bellhopd: %s\n", error);
+    if (err != 0 || !serves) {
         if (b.workers != NULL) workers_end(b.workers);
         loop_stop(b.loop); /* what was opened closes in an empty run */
     }
     loop_run(b.loop);
-    if (err == 0) log_info("stopped");
+    if (err == 0 && serves) log_info("stopped");
     close_all(&b);
     return err == 0 ? 0 : 1;
 }

@@ -8,9 +8,9 @@
 
 #include "broker/config.h"
 
-/* Runs a broker until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop, 1 when it
- * could not start (what, where and what to do was printed). A storage error exits with 1 from
- * within, at once: nothing may be answered after it. */
+/* Runs a broker until SIGTERM or SIGINT; or (make_key) makes a key in its store and returns. The
+ * exit code: 0 after a clean stop, 1 when it could not start (what, where and what to do was
+ * printed). A storage error exits with 1 from within, at once: nothing may be answered after it. */
 int broker_run(const struct config *config);
 
 #endif

@@ -46,6 +46,13 @@ enum kind {
     X(AGE, "retain-age", "retain_age", SPAN, retain_age_ms, 0, LIMIT_AGE_MS_MAX)                   \
     X(SIZE, "retain-bytes", "retain_bytes", ROOM, retain_bytes, 0, INT64_MAX)                      \
     X(DEAD, "retain-dead", "retain_dead", SPAN, retain_dead_ms, 0, LIMIT_AGE_MS_MAX)               \
+    X(INSECURE, "insecure", "insecure", YES, insecure, 0, 0)                                       \
+    X(TLS_CERT, "tls-cert", "tls_cert", LIST, tls_cert, 0, 0)                                      \
+    X(TLS_KEY, "tls-key", "tls_key", LIST, tls_key, 0, 0)                                          \
+    X(TLS_HTTP, "tls-http", "tls_http", YES, tls_http, 0, 0)                                       \
+    X(TLS_WORKERS, "tls-workers", "tls_workers", YES, tls_workers, 0, 0)                           \
+    X(TLS_CLIENT_CA, "tls-client-ca", "tls_client_ca", TEXT, tls_client_ca, 0, 0)                  \
+    X(TLS_CLIENT, "tls-client", "tls_client", TEXT, tls_client, 0, 0)                              \
     X(ALLOW, "webhook-allow", "webhook_allow", LIST, webhook_allow, 0, 0)                          \
     X(HTTPS, "webhook-https-only", "webhook_https_only", YES, webhook_https_only, 0, 0)            \
     X(CA, "webhook-ca", "webhook_ca", TEXT, webhook_ca, 0, 0)                                      \
@@ -100,7 +107,18 @@ static const char help[] =
     "                                                          (10000)\n"
     "  --drain-ms MS           on SIGTERM, how long workers may finish what they hold (5000)\n"
     "  --log LEVEL             error, warn, info or debug      (info)\n"
+    "  --insecure yes|no       serve other addresses than loopback without any key (no)\n"
+    "  --make-key NAME         make a key for everything, print it and end; the broker must not "
+    "run\n"
     "  --version, --help\n"
+    "TLS, on both ports (docs/operations.md):\n"
+    "  --tls-cert FILE --tls-key FILE  PEM chain and private key; repeatable in pairs: the "
+    "client's\n"
+    "                          SNI chooses. SIGHUP reads them again\n"
+    "  --tls-http yes|no, --tls-workers yes|no  which port speaks it (yes when there is a "
+    "--tls-cert)\n"
+    "  --tls-client-ca FILE    authorities of client certificates, PEM (none are asked for)\n"
+    "  --tls-client required|optional                          (required)\n"
     "webhooks that are sent (docs/operations.md):\n"
     "  --webhook-allow CIDR    private addresses that they may go to; repeatable (none)\n"
     "  --webhook-https-only yes|no                             (no)\n"
@@ -115,7 +133,7 @@ static const char help[] =
     "\n"
     "SIZE: bytes, or a number with k, m, g or t. TIME: a number with ms, s, m, h or d, or none.\n"
     "Port 0 takes any free port; the ports in use are printed at start. SIGTERM and SIGINT stop\n"
-    "it cleanly, a second one at once. Keys do not exist yet: it serves loopback addresses only.\n"
+    "it cleanly, a second one at once.\n"
     "\n"
     "example: bellhopd --data /var/lib/bellhop --retain-age 14d --retain-bytes 50g\n";
 
@@ -290,6 +308,7 @@ static bool read_file(struct config *c, const char *path) {
 
 #define FLAG_SETTINGS 256 /* and from there on one for each setting */
 #define FLAG_CONFIG   (FLAG_SETTINGS + SETTINGS_COUNT)
+#define FLAG_MAKE_KEY (FLAG_CONFIG + 1) /* an act, not a setting: it is in no file */
 
 static const struct option flags[] = {
 #define SETTING_FLAG(name, flag, ...)                                                              \
@@ -297,6 +316,7 @@ static const struct option flags[] = {
     SETTINGS(SETTING_FLAG)
 #undef SETTING_FLAG
         {"config", required_argument, NULL, FLAG_CONFIG},
+    {"make-key", required_argument, NULL, FLAG_MAKE_KEY},
     {"version", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
     {0},
@@ -325,6 +345,7 @@ static enum config_result read_flags(struct config *c, int argc, char **argv, bo
         case FLAG_CONFIG:
             if (!read_file(c, optarg)) return CONFIG_BAD;
             break;
+        case FLAG_MAKE_KEY: take_text(&c->make_key, optarg); break;
         case 'v': puts("bellhopd " BELLHOP_VERSION); return CONFIG_DONE;
         case 'h': fputs(help, stdout); return CONFIG_DONE;
         default:
@@ -344,21 +365,44 @@ static bool is_loopback(const char *address) {
            strncmp(address, "[::1]:", 6) == 0;
 }
 
-static enum config_result check(const struct config *c) {
-    const char *const addresses[][2] = {{"http", c->http}, {"workers", c->workers}};
-    for (size_t i = 0; i < 2; i++) {
-        if (is_loopback(addresses[i][1])) continue;
+const char *config_exposed(const struct config *c) {
+    if (!is_loopback(c->http)) return c->http;
+    return is_loopback(c->workers) ? NULL : c->workers;
+}
+
+static size_t count_files(const char *list) {
+    size_t count = *list == '\0' ? 0 : 1;
+    for (; *list != '\0'; list++) count += *list == ',';
+    return count;
+}
+
+static bool check_tls(const struct config *c) {
+    size_t certs = count_files(c->tls_cert), keys = count_files(c->tls_key);
+    if (certs != keys) {
         fprintf(
             stderr,
-            "bellhopd: %s: %s is not a loopback address; without keys anyone who reaches it could "
-            "read and publish. Use 127.0.0.1:PORT and put a proxy in front\n",
-            addresses[i][0], addresses[i][1]);
-        return CONFIG_BAD;
+            "bellhopd: tls-cert, tls-key: there are %zu certificates and %zu keys: give one key "
+            "for each certificate, in the same order\n",
+            certs, keys);
+        return false;
     }
+    if (strcmp(c->tls_client, "required") != 0 && strcmp(c->tls_client, "optional") != 0) {
+        fprintf(stderr, "bellhopd: tls-client: '%s' is not required or optional\n", c->tls_client);
+        return false;
+    }
+    if (c->tls_client_ca[0] != '\0' && certs == 0) {
+        fputs("bellhopd: tls-client-ca: client certificates need TLS: give a tls-cert\n", stderr);
+        return false;
+    }
+    return true;
+}
+
+static enum config_result check(const struct config *c) {
     if (log_level_from_name(c->log) < 0) {
         fprintf(stderr, "bellhopd: log: '%s' is not error, warn, info or debug\n", c->log);
         return CONFIG_BAD;
     }
+    if (!check_tls(c)) return CONFIG_BAD;
     if (strcmp(c->webhook_signature, "v1a") != 0 && strcmp(c->webhook_signature, "jwt") != 0) {
         fprintf(stderr, "bellhopd: webhook-signature: '%s' is not v1a or jwt\n",
                 c->webhook_signature);
@@ -383,6 +427,13 @@ enum config_result config_read(struct config *c, int argc, char **argv) {
         .restart_grace_ms = 10000,
         .drain_ms = 5000,
         .retain_dead_ms = 30 * DAY_MS,
+        .make_key = mem_strdup(""),
+        .tls_cert = mem_strdup(""),
+        .tls_key = mem_strdup(""),
+        .tls_http = 1,
+        .tls_workers = 1,
+        .tls_client_ca = mem_strdup(""),
+        .tls_client = mem_strdup("required"),
         .webhook_allow = mem_strdup(""),
         .webhook_ca = mem_strdup(""),
         .webhook_key = mem_strdup(""),
@@ -407,6 +458,11 @@ void config_free(struct config *c) {
     free(c->workers);
     free(c->data);
     free(c->log);
+    free(c->make_key);
+    free(c->tls_cert);
+    free(c->tls_key);
+    free(c->tls_client_ca);
+    free(c->tls_client);
     free(c->webhook_allow);
     free(c->webhook_ca);
     free(c->webhook_key);

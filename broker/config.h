@@ -10,16 +10,23 @@
 #include <stdint.h>
 
 struct config {
-    char *http;    /* "127.0.0.1:8420" */
-    char *workers; /* "127.0.0.1:8421" */
-    char *data;    /* "./bellhop-data" */
-    char *log;     /* "info" */
+    char *http;        /* "127.0.0.1:8420" */
+    char *workers;     /* "127.0.0.1:8421" */
+    char *data;        /* "./bellhop-data" */
+    char *log;         /* "info" */
+    char *make_key;    /* make a key of this name, and end; "" */
+    uint64_t insecure; /* 0 or 1: serve an exposed address without keys */
     uint64_t max_body_bytes;
     uint64_t max_per_ip; /* HTTP connections of one address; 0: no limit */
     uint64_t max_store_bytes;
     uint64_t restart_grace_ms;
     uint64_t drain_ms;
     uint64_t retain_age_ms, retain_bytes, retain_dead_ms; /* 0: for ever, without limit */
+    /* TLS of both ports: files, separated by commas; "": none. */
+    char *tls_cert, *tls_key;
+    uint64_t tls_http, tls_workers; /* 0 or 1; without a certificate they mean nothing */
+    char *tls_client_ca;
+    char *tls_client; /* "required" or "optional" */
     /* Outbound webhooks. */
     char *webhook_allow;            /* CIDR blocks, separated by commas; "" */
     uint64_t webhook_https_only;    /* 0 or 1 */
@@ -36,6 +43,8 @@ enum config_result { CONFIG_RUN, CONFIG_DONE, CONFIG_BAD };
 /* Reads the arguments and the file they name. CONFIG_DONE: --help or --version was printed.
  * CONFIG_BAD: what is wrong, where and what to do was printed on stderr. */
 enum config_result config_read(struct config *c, int argc, char **argv);
+/* The first of the addresses that other machines may reach; NULL: there is none. */
+const char *config_exposed(const struct config *c);
 void config_free(struct config *c);
 
 #endif

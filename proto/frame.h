@@ -58,6 +58,7 @@ enum frame_op {
     FRAME_GOAWAY = 77,
     FRAME_ENDED = 78,
     FRAME_JOB_EVENT = 79,
+    FRAME_CHALLENGE = 80,
 };
 
 /* Inclusive tag ranges. */
@@ -113,6 +114,7 @@ struct frame {
         } hello;
         struct {
             struct slice mechanism, key_id, proof;
+            struct slice nonce; /* the client's */
         } auth;
         struct {
             struct slice name;
@@ -174,7 +176,7 @@ struct frame {
         } state;
         struct {
             uint64_t version;
-            struct slice server, session, nonce, auth; /* auth: "none" or a mechanism */
+            struct slice server, session, nonce, auth; /* auth: "none", or by what it was */
             uint64_t heartbeat_ms, frame_max_bytes, now_ms;
             uint64_t resume_ms; /* granted */
         } welcome;
@@ -225,6 +227,9 @@ struct frame {
             struct slice message;
         } ended;
         struct {
+            struct slice mechanism, nonce; /* the broker's */
+        } challenge;
+        struct {
             struct slice state; /* of the job: "pending" ... */
             bool overdue;
             uint64_t seq; /* of the event; 0: none came within the time */
@@ -260,8 +265,7 @@ enum err frame_decode(struct frame_decoder *d, struct slice frame, struct frame 
 bool frame_encode_hello(struct buf *b, uint32_t rid, const char *client_name,
                         const char *client_version, uint64_t heartbeat_ms, uint64_t resume_ms,
                         struct slice resume);
-bool frame_encode_auth(struct buf *b, uint32_t rid, struct slice mechanism, struct slice key_id,
-                       struct slice proof);
+bool frame_encode_auth(struct buf *b, const struct frame *f);      /* rid, u.auth */
 bool frame_encode_subscribe(struct buf *b, const struct frame *f); /* rid, sub, u.subscribe */
 bool frame_encode_window(struct buf *b, uint32_t rid, uint32_t sub, uint64_t events,
                          uint64_t bytes);
@@ -283,6 +287,8 @@ bool frame_encode_wait(struct buf *b, const struct frame *f); /* rid, u.wait */
 /* PING, PONG, DRAIN, CLOSE, DRAINED: frames of nothing but op and rid. */
 bool frame_encode_plain(struct buf *b, enum frame_op op, uint32_t rid);
 bool frame_encode_welcome(struct buf *b, uint32_t rid, const struct frame *f);
+bool frame_encode_challenge(struct buf *b, uint32_t rid, struct slice mechanism,
+                            struct slice nonce);
 bool frame_encode_ok(struct buf *b, uint32_t rid, uint64_t value);
 bool frame_encode_err(struct buf *b, uint32_t rid, enum err err, struct slice message, bool fatal);
 bool frame_encode_subscribed(struct buf *b, const struct frame *f); /* rid, sub, u.subscribed */

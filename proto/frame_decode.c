@@ -94,6 +94,7 @@ static decode_fn *decoder_of(uint64_t op) {
         [FRAME_GOAWAY - FRAME_WELCOME] = decode_goaway,
         [FRAME_ENDED - FRAME_WELCOME] = decode_ended,
         [FRAME_JOB_EVENT - FRAME_WELCOME] = decode_job_event,
+        [FRAME_CHALLENGE - FRAME_WELCOME] = decode_challenge,
     };
     if (op < sizeof client / sizeof client[0]) return client[op];
     if (op < FRAME_WELCOME) return NULL;

@@ -64,5 +64,6 @@ void decode_quiet(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_goaway(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_ended(struct frame_decoder *d, struct fields *in, struct frame *f);
 void decode_job_event(struct frame_decoder *d, struct fields *in, struct frame *f);
+void decode_challenge(struct frame_decoder *d, struct fields *in, struct frame *f);
 
 #endif

@@ -36,6 +36,12 @@ void decode_welcome(struct frame_decoder *d, struct fields *in, struct frame *f)
     fields_leave(in, outer);
 }
 
+void decode_challenge(struct frame_decoder *d, struct fields *in, struct frame *f) {
+    (void)d;
+    f->u.challenge.mechanism = need_bytes(in, "mechanism: want text");
+    f->u.challenge.nonce = need_bytes(in, "nonce: want bin");
+}
+
 void decode_ok(struct frame_decoder *d, struct fields *in, struct frame *f) {
     (void)d;
     f->u.ok.value = opt_uint(in, 0, U64, "value: want an integer");

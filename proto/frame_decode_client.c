@@ -80,6 +80,7 @@ void decode_auth(struct frame_decoder *d, struct fields *in, struct frame *f) {
     f->u.auth.mechanism = need_bytes(in, "mechanism: want text");
     f->u.auth.key_id = opt_bytes(in, "key_id: want text");
     f->u.auth.proof = opt_bytes(in, "proof: want bin");
+    f->u.auth.nonce = opt_bytes(in, "nonce: want bin");
 }
 
 static void check_window(struct fields *in, uint64_t events, uint64_t bytes) {

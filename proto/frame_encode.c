@@ -158,13 +158,13 @@ bool frame_encode_hello(struct buf *b, uint32_t rid, const char *client_name,
     return end(&w);
 }
 
-bool frame_encode_auth(struct buf *b, uint32_t rid, struct slice mechanism, struct slice key_id,
-                       struct slice proof) {
+bool frame_encode_auth(struct buf *b, const struct frame *f) {
     struct writer w;
-    begin(&w, b, FRAME_AUTH, rid, 3);
-    put_text(&w, mechanism);
-    put_text(&w, key_id);
-    put_bin(&w, proof);
+    begin(&w, b, FRAME_AUTH, f->rid, 4);
+    put_text(&w, f->u.auth.mechanism);
+    put_text(&w, f->u.auth.key_id);
+    put_bin(&w, f->u.auth.proof);
+    put_bin(&w, f->u.auth.nonce);
     return end(&w);
 }
 
@@ -362,6 +362,15 @@ bool frame_encode_welcome(struct buf *b, uint32_t rid, const struct frame *f) {
     put_key_uint(&w, "resume_ms", f->u.welcome.resume_ms);
     put_str(&w, "features");
     put_array(&w, 0);
+    return end(&w);
+}
+
+bool frame_encode_challenge(struct buf *b, uint32_t rid, struct slice mechanism,
+                            struct slice nonce) {
+    struct writer w;
+    begin(&w, b, FRAME_CHALLENGE, rid, 2);
+    put_text(&w, mechanism);
+    put_bin(&w, nonce);
     return end(&w);
 }
 

@@ -98,6 +98,11 @@
 #define LIMIT_WRITE_BYTES_PER_S     1024  /* what output that waits must be taken at */
 #define LIMIT_CONNECTIONS           16000 /* HTTP and workers together; also bounded by RLIMIT_NOFILE */
 
+/* TLS, on either port; its handshake has LIMIT_HANDSHAKE_MS. */
+#define LIMIT_TLS_MESSAGE_BYTES   (32 * KIB)  /* of a handshake; a client's certificates are one */
+#define LIMIT_TLS_HANDSHAKE_BYTES (128 * KIB) /* of all that a peer sends for it */
+#define LIMIT_TLS_CERTIFICATES    64
+
 /* The worker protocol. */
 #define LIMIT_FRAME_OVERHEAD_BYTES      (64 * KIB) /* a frame is at most --max-body and this */
 #define LIMIT_FRAME_BYTES_BEFORE_AUTH   (4 * KIB)
@@ -120,6 +125,12 @@
 #define LIMIT_WRITE_QUEUE_BYTES                                                                    \
     (8 * MIB) /* per connection; above it nothing more is handed out                               \
                */
+
+/* Keys. */
+#define LIMIT_KEYS           4096
+#define LIMIT_KEY_NAME_BYTES 128
+#define LIMIT_KEY_GLOBS      8   /* of sources and of subscriptions */
+#define LIMIT_KEY_TEXT_BYTES 128 /* that a client keeps; a key has 59 */
 
 /* Lists. */
 #define LIMIT_PAGE_SIZE_DEFAULT 50

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "broker/admin/access.h"
 #include "broker/admin/answer.h"
 #include "broker/admin/events.h"
 
@@ -21,59 +22,77 @@ struct route_row {
     size_t segments;  /* so many follow the path, after a slash each */
     const char *verb; /* and then, after a colon, this, or all of "/this"; NULL: none */
     handler_fn *handler;
+    unsigned scopes; /* any of them; OPEN: no key is needed */
+    enum touch touch;
 };
 
+/* What a key must be good for to get through (access.h). */
 static const struct route_row routes[] = {
-    {"POST", "/v1/events", 0, NULL, events_publish},
-    {"GET", "/v1/events", 0, NULL, events_list},
-    {"GET", "/v1/events", 1, NULL, events_show},
-    {"POST", "/v1/sources", 0, NULL, sources_create},
-    {"GET", "/v1/sources", 0, NULL, sources_list},
-    {"GET", "/v1/sources", 1, NULL, sources_show},
-    {"PATCH", "/v1/sources", 1, NULL, sources_update},
-    {"DELETE", "/v1/sources", 1, NULL, sources_delete},
-    {"POST", "/v1/sources", 1, "test", sources_test},
-    {"POST", "/v1/subscriptions", 0, NULL, subscriptions_create},
-    {"GET", "/v1/subscriptions", 0, NULL, subscriptions_list},
-    {"GET", "/v1/subscriptions", 1, NULL, subscriptions_show},
-    {"PATCH", "/v1/subscriptions", 1, NULL, subscriptions_update},
-    {"DELETE", "/v1/subscriptions", 1, NULL, subscriptions_delete},
-    {"POST", "/v1/subscriptions", 1, "pause", subscriptions_pause},
-    {"POST", "/v1/subscriptions", 1, "resume", subscriptions_resume},
-    {"POST", "/v1/subscriptions", 1, "seek", subscriptions_seek},
-    {"GET", "/v1/dead-letters", 0, NULL, dead_letters_list},
-    {"GET", "/v1/dead-letters", 2, NULL, dead_letters_show},
-    {"POST", "/v1/dead-letters", 0, "redrive", dead_letters_redrive},
-    {"POST", "/v1/dead-letters", 0, "purge", dead_letters_purge},
-    {"POST", "/v1/replays", 0, NULL, replays_create},
-    {"GET", "/v1/replays", 0, NULL, replays_list},
-    {"GET", "/v1/replays", 1, NULL, replays_show},
-    {"POST", "/v1/replays", 1, "cancel", replays_cancel},
-    {"GET", "/v1/retention", 0, NULL, retention_show},
-    {"PATCH", "/v1/retention", 0, NULL, retention_update},
-    {"GET", "/v1/status", 0, NULL, status_show},
-    {"GET", "/healthz", 0, NULL, health_show},
-    {"POST", "/v1/webhooks", 0, NULL, webhooks_create},
-    {"GET", "/v1/webhooks", 0, NULL, webhooks_list},
-    {"GET", "/v1/webhooks", 1, NULL, webhooks_show},
-    {"PATCH", "/v1/webhooks", 1, NULL, webhooks_update},
-    {"DELETE", "/v1/webhooks", 1, NULL, webhooks_delete},
-    {"POST", "/v1/webhooks", 1, "ping", webhooks_send_ping},
-    {"POST", "/v1/webhooks", 1, "rotateSigningSecret", webhooks_rotate},
-    {"POST", "/v1/webhooks", 1, "/rotate_secret", webhooks_rotate},
-    {"POST", "/v1/webhooks", 1, "pause", webhooks_pause},
-    {"POST", "/v1/webhooks", 1, "resume", webhooks_resume},
-    {"POST", "/v1/webhooks", 1, "resend", webhooks_resend},
-    {"POST", "/v1/webhooks", 1, "recover", webhooks_recover},
-    {"GET", "/v1/webhooks", 1, "/attempts", webhooks_list_attempts},
-    {"GET", "/v1/webhook-endpoints", 0, NULL, webhook_endpoints_list},
-    {"GET", "/.well-known/jwks.json", 0, NULL, webhook_keys_jwks},
-    {"GET", "/v1/webhook-keys", 0, NULL, webhook_keys_list},
-    {"POST", "/v1/webhook-keys", 0, "rotate", webhook_keys_rotate},
-    {"GET", "/v1/event-types", 0, NULL, event_types_list},
-    {"PUT", "/v1/jobs", SEGMENTS_REST, NULL, jobs_put},
-    {"GET", "/v1/jobs", SEGMENTS_REST, NULL, jobs_show},
-    {"GET", "/v1/jobs", SEGMENTS_REST, "wait", jobs_hold},
+    {"POST", "/v1/events", 0, NULL, events_publish, SCOPE_PUBLISH, TOUCHES_NOTHING},
+    {"GET", "/v1/events", 0, NULL, events_list, SCOPE_CONSUME, TOUCHES_ALL},
+    {"GET", "/v1/events", 1, NULL, events_show, SCOPE_CONSUME, TOUCHES_ALL},
+    {"POST", "/v1/sources", 0, NULL, sources_create, SCOPE_MANAGE, SOURCE_IN_BODY},
+    {"GET", "/v1/sources", 0, NULL, sources_list, SCOPE_MANAGE, TOUCHES_ALL},
+    {"GET", "/v1/sources", 1, NULL, sources_show, SCOPE_MANAGE, SOURCE_IN_PATH},
+    {"PATCH", "/v1/sources", 1, NULL, sources_update, SCOPE_MANAGE, SOURCE_IN_PATH},
+    {"DELETE", "/v1/sources", 1, NULL, sources_delete, SCOPE_MANAGE, SOURCE_IN_PATH},
+    {"POST", "/v1/sources", 1, "test", sources_test, SCOPE_MANAGE, SOURCE_IN_PATH},
+    {"POST", "/v1/subscriptions", 0, NULL, subscriptions_create, SCOPE_MANAGE, NAME_IN_BODY},
+    {"GET", "/v1/subscriptions", 0, NULL, subscriptions_list, SCOPE_CONSUME | SCOPE_MANAGE,
+     TOUCHES_NOTHING},
+    {"GET", "/v1/subscriptions", 1, NULL, subscriptions_show, SCOPE_CONSUME | SCOPE_MANAGE,
+     SUBSCRIPTION_IN_PATH},
+    {"PATCH", "/v1/subscriptions", 1, NULL, subscriptions_update, SCOPE_MANAGE,
+     SUBSCRIPTION_IN_PATH},
+    {"DELETE", "/v1/subscriptions", 1, NULL, subscriptions_delete, SCOPE_MANAGE,
+     SUBSCRIPTION_IN_PATH},
+    {"POST", "/v1/subscriptions", 1, "pause", subscriptions_pause, SCOPE_MANAGE,
+     SUBSCRIPTION_IN_PATH},
+    {"POST", "/v1/subscriptions", 1, "resume", subscriptions_resume, SCOPE_MANAGE,
+     SUBSCRIPTION_IN_PATH},
+    {"POST", "/v1/subscriptions", 1, "seek", subscriptions_seek, SCOPE_MANAGE,
+     SUBSCRIPTION_IN_PATH},
+    {"GET", "/v1/dead-letters", 0, NULL, dead_letters_list, SCOPE_MANAGE, SUBSCRIPTION_IN_QUERY},
+    {"GET", "/v1/dead-letters", 2, NULL, dead_letters_show, SCOPE_MANAGE, SUBSCRIPTION_IN_PATH},
+    {"POST", "/v1/dead-letters", 0, "redrive", dead_letters_redrive, SCOPE_MANAGE,
+     SUBSCRIPTION_IN_BODY},
+    {"POST", "/v1/dead-letters", 0, "purge", dead_letters_purge, SCOPE_MANAGE,
+     SUBSCRIPTION_IN_BODY},
+    {"POST", "/v1/replays", 0, NULL, replays_create, SCOPE_MANAGE, SUBSCRIPTION_IN_BODY},
+    {"GET", "/v1/replays", 0, NULL, replays_list, SCOPE_MANAGE, TOUCHES_NOTHING},
+    {"GET", "/v1/replays", 1, NULL, replays_show, SCOPE_MANAGE, TASK_IN_PATH},
+    {"POST", "/v1/replays", 1, "cancel", replays_cancel, SCOPE_MANAGE, TASK_IN_PATH},
+    {"GET", "/v1/retention", 0, NULL, retention_show, SCOPE_MANAGE, TOUCHES_ALL},
+    {"PATCH", "/v1/retention", 0, NULL, retention_update, SCOPE_MANAGE, TOUCHES_ALL},
+    {"GET", "/v1/status", 0, NULL, status_show, SCOPES_ALL, TOUCHES_NOTHING},
+    {"GET", "/healthz", 0, NULL, health_show, OPEN, TOUCHES_NOTHING},
+    {"POST", "/v1/webhooks", 0, NULL, webhooks_create, SCOPE_MANAGE, TOUCHES_WEBHOOKS},
+    {"GET", "/v1/webhooks", 0, NULL, webhooks_list, SCOPE_MANAGE, TOUCHES_WEBHOOKS},
+    {"GET", "/v1/webhooks", 1, NULL, webhooks_show, SCOPE_MANAGE, WEBHOOK_IN_PATH},
+    {"PATCH", "/v1/webhooks", 1, NULL, webhooks_update, SCOPE_MANAGE, WEBHOOK_IN_PATH},
+    {"DELETE", "/v1/webhooks", 1, NULL, webhooks_delete, SCOPE_MANAGE, WEBHOOK_IN_PATH},
+    {"POST", "/v1/webhooks", 1, "ping", webhooks_send_ping, SCOPE_MANAGE, WEBHOOK_IN_PATH},
+    {"POST", "/v1/webhooks", 1, "rotateSigningSecret", webhooks_rotate, SCOPE_MANAGE,
+     WEBHOOK_IN_PATH},
+    {"POST", "/v1/webhooks", 1, "/rotate_secret", webhooks_rotate, SCOPE_MANAGE, WEBHOOK_IN_PATH},
+    {"POST", "/v1/webhooks", 1, "pause", webhooks_pause, SCOPE_MANAGE, WEBHOOK_IN_PATH},
+    {"POST", "/v1/webhooks", 1, "resume", webhooks_resume, SCOPE_MANAGE, WEBHOOK_IN_PATH},
+    {"POST", "/v1/webhooks", 1, "resend", webhooks_resend, SCOPE_MANAGE, WEBHOOK_IN_PATH},
+    {"POST", "/v1/webhooks", 1, "recover", webhooks_recover, SCOPE_MANAGE, WEBHOOK_IN_PATH},
+    {"GET", "/v1/webhooks", 1, "/attempts", webhooks_list_attempts, SCOPE_MANAGE, WEBHOOK_IN_PATH},
+    {"GET", "/v1/webhook-endpoints", 0, NULL, webhook_endpoints_list, SCOPE_MANAGE, TOUCHES_ALL},
+    {"GET", "/.well-known/jwks.json", 0, NULL, webhook_keys_jwks, OPEN, TOUCHES_NOTHING},
+    {"GET", "/v1/webhook-keys", 0, NULL, webhook_keys_list, SCOPE_MANAGE, TOUCHES_ALL},
+    {"POST", "/v1/webhook-keys", 0, "rotate", webhook_keys_rotate, SCOPE_MANAGE, TOUCHES_ALL},
+    {"GET", "/v1/event-types", 0, NULL, event_types_list, SCOPES_ALL, TOUCHES_NOTHING},
+    {"PUT", "/v1/jobs", SEGMENTS_REST, NULL, jobs_put, SCOPE_PUBLISH, TOUCHES_NOTHING},
+    {"GET", "/v1/jobs", SEGMENTS_REST, NULL, jobs_show, SCOPE_CONSUME, TOUCHES_ALL},
+    {"GET", "/v1/jobs", SEGMENTS_REST, "wait", jobs_hold, SCOPE_CONSUME, TOUCHES_ALL},
+    {"POST", "/v1/keys", 0, NULL, keys_create, SCOPE_ADMIN, TOUCHES_NOTHING},
+    {"GET", "/v1/keys", 0, NULL, keys_list, SCOPE_ADMIN, TOUCHES_NOTHING},
+    {"GET", "/v1/keys", 1, NULL, keys_show, SCOPE_ADMIN, TOUCHES_NOTHING},
+    {"PATCH", "/v1/keys", 1, NULL, keys_update, SCOPE_ADMIN, TOUCHES_NOTHING},
+    {"DELETE", "/v1/keys", 1, NULL, keys_revoke, SCOPE_ADMIN, TOUCHES_NOTHING},
 };
 #define ROUTES (sizeof routes / sizeof routes[0])
 
@@ -90,6 +109,7 @@ int admin_open(struct admin **out, const struct admin_options *options) {
     arena_init(&a->arena);
     buf_init(&a->out, OUT_BYTES_MAX);
     *out = a;
+    auth_watch(a->options.auth, admin_on_key_ended, a);
     int err = retention_load(a);
     if (err != 0) admin_close(out);
     return err;
@@ -205,7 +225,7 @@ static const struct route_row *find_route(struct admin *a, const struct http_req
 static const char no_such_path[] =
     "there is no such path: the API has /healthz and, under /v1/, events, sources, subscriptions, "
     "dead-letters, replays, retention, status, webhooks, webhook-endpoints, webhook-keys, "
-    "event-types and jobs; a path does not end with a slash";
+    "event-types, jobs and keys; a path does not end with a slash";
 
 static bool has_body(const struct http_request *head) {
     struct slice length = http_header_get(head, "content-length", NULL);
@@ -213,12 +233,25 @@ static bool has_body(const struct http_request *head) {
            (length.len > 0 && !slice_eq_str(length, "0"));
 }
 
+/* The scopes that let a request pass; what there is not under /v1 is as secret as what there is. */
+static unsigned scopes_of(const struct route_row *row, const struct http_request *r) {
+    if (row != NULL) return row->scopes;
+    return slice_starts_with(r->path, "/v1") ? SCOPES_ALL : OPEN;
+}
+
 enum err admin_on_head(struct admin *a, const struct http_request *head, const char **message) {
     char allow[64];
     struct slice last;
+    struct refusal f;
     if (!has_body(head)) return ERR_OK;
     const struct route_row *row = find_route(a, head, &last, allow, sizeof allow);
     arena_reset(&a->arena);
+    if (!access_enter(a, head, scopes_of(row, head), &f)) {
+        snprintf(a->head_message, sizeof a->head_message, "%s", f.message);
+        *message = a->head_message;
+        return f.err;
+    }
+    a->key = NULL; /* it may be gone when the body has come: it is asked for again */
     if (row == NULL && allow[0] == '\0') {
         *message = no_such_path;
         return ERR_NOT_FOUND;
@@ -261,17 +294,23 @@ static bool is_cross_origin(const struct http_request *r) {
 void admin_on_request(struct admin *a, const struct http_request *r) {
     char allow[64];
     struct slice last;
+    struct refusal f;
     const struct route_row *row = find_route(a, r, &last, allow, sizeof allow);
     if (is_cross_origin(r)) {
         http_respond_error(*a->options.http, r->handle, ERR_PERMISSION_DENIED,
                            "Origin: a web page of another origin may not use this API");
+    } else if (!access_enter(a, r, scopes_of(row, r), &f)) {
+        answer_refusal(a, r->handle, &f);
     } else if (row == NULL && allow[0] != '\0') {
         answer_not_allowed(a, r, allow);
     } else if (row == NULL) {
         http_respond_error(*a->options.http, r->handle, ERR_NOT_FOUND, "%s", no_such_path);
+    } else if (!access_touch(a, r, row->touch, last, &f)) {
+        answer_refusal(a, r->handle, &f);
     } else {
         row->handler(a, r, last);
     }
+    a->key = NULL;
     arena_reset(&a->arena);
 }
 

@@ -7,11 +7,12 @@
  * those that wait for a job are the jobs room's until it answers them, and admin_close comes after
  * its last answer.
  *
- * May call: ingest (its sources), workers (counts), webhooks, jobs, http, fields, json, engine and
- * its filters, base. */
+ * May call: auth (keys), ingest (its sources), workers (counts), webhooks, jobs, http, fields,
+ * json, engine and its filters, base. */
 #ifndef ADMIN_ADMIN_H
 #define ADMIN_ADMIN_H
 
+#include "broker/auth/auth.h"
 #include "broker/ingest/ingest.h"
 #include "broker/jobs/jobs.h"
 #include "broker/webhooks/webhooks.h"
@@ -20,6 +21,7 @@ struct admin;
 
 struct admin_options {
     struct engine *engine;
+    struct auth *auth;
     struct store *store; /* for store_usage only */
     struct loop *loop;
     struct http_server **http;
@@ -30,6 +32,7 @@ struct admin_options {
     const char *http_address;    /* "127.0.0.1:8420", as bound */
     const char *workers_address; /* as bound */
     uint16_t workers_port;
+    bool workers_tls;
     size_t (*workers_count)(void *ctx); /* connected sessions */
     void *workers_ctx;
     size_t body_max_bytes;      /* of one event */
@@ -40,9 +43,9 @@ struct admin_options {
 MUST_CHECK int admin_open(struct admin **out, const struct admin_options *options);
 void admin_close(struct admin **a);
 
-/* Whether the body of a request may be sent: unknown path, or an event and no room. Whatever has no
- * body, and other methods (405 needs an Allow header), is answered as a whole request. *message
- * lives until the next call. */
+/* Whether the body of a request may be sent: no key, unknown path, or an event and no room.
+ * Whatever has no body, and other methods (405 needs an Allow header), is answered as a whole
+ * request. *message lives until the next call. */
 enum err admin_on_head(struct admin *a, const struct http_request *head, const char **message);
 /* Any request whose path does not start with /in/. */
 void admin_on_request(struct admin *a, const struct http_request *request);

@@ -4,6 +4,7 @@
  * empty one when its time is over or the broker stops, or with its client. */
 #include <stdlib.h>
 
+#include "broker/admin/access.h"
 #include "broker/admin/events.h"
 
 #define HELD_MAX       10000
@@ -14,6 +15,7 @@ struct held {
     struct list link;
     struct heap_node due;
     uint64_t handle;
+    uint64_t key; /* number of the request's; 0: it had none */
     struct events_query query;
 };
 
@@ -47,6 +49,7 @@ bool waiting_hold(struct admin *a, uint64_t handle, const struct events_query *q
     if (w->by_handle.len >= HELD_MAX) return false;
     struct held *h = mem_alloc(sizeof *h);
     h->handle = handle;
+    h->key = access_key_number(a);
     h->query = *q;
     heap_node_init(&h->due);
     heap_insert(&w->due, &h->due, loop_now_ms(a->options.loop) + q->wait_ms);
@@ -58,6 +61,16 @@ bool waiting_hold(struct admin *a, uint64_t handle, const struct events_query *q
 void waiting_forget(struct waiting *w, uint64_t handle) {
     struct held *h = map_get(&w->by_handle, handle);
     if (h != NULL) held_free(w, h);
+}
+
+void waiting_on_key_ended(struct admin *a, uint64_t number) {
+    LIST_FOR(n, next, &a->waiting.held) {
+        struct held *h = CONTAINER_OF(n, struct held, link);
+        if (h->key != number) continue;
+        uint64_t handle = h->handle;
+        held_free(&a->waiting, h);
+        access_refuse_held(a, handle, number);
+    }
 }
 
 /* Answers with what is in a->out and ends the wait. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "broker/admin/access.h"
 #include "broker/admin/events.h"
 #include "broker/admin/jobs.h"
 #include "broker/admin/query.h"
@@ -15,6 +16,7 @@
 struct job_wait {
     struct admin *admin;
     uint64_t handle, wait;
+    uint64_t key; /* number of the request's; 0: it had none */
     size_t id_len;
     uint8_t id[];
 };
@@ -29,6 +31,20 @@ void job_waits_forget(struct admin *a, uint64_t handle) {
 void job_waits_free(struct admin *a) {
     for (size_t i = 0; i < a->job_waits.cap; i++) free(a->job_waits.slots[i].value);
     map_free(&a->job_waits);
+}
+
+void job_waits_on_key_ended(struct admin *a, uint64_t number) {
+    for (size_t i = 0; i < a->job_waits.cap;) {
+        struct job_wait *w = a->job_waits.slots[i].value;
+        if (w == NULL || w->key != number) {
+            i++;
+            continue;
+        }
+        /* Taking it out may move another one into its place: this one is looked at again. */
+        uint64_t handle = w->handle;
+        job_waits_forget(a, handle);
+        access_refuse_held(a, handle, number);
+    }
 }
 
 /* ---- the question ---- */
@@ -160,6 +176,7 @@ void jobs_hold(struct admin *a, const struct http_request *r, struct slice last)
     struct job_wait *w = mem_alloc(sizeof *w + q.id.len);
     w->admin = a;
     w->handle = r->handle;
+    w->key = access_key_number(a);
     w->id_len = q.id.len;
     memcpy(w->id, q.id.data, q.id.len);
     q.ctx = w;

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "broker/admin/access.h"
 #include "broker/admin/query.h"
 
 #define TOKEN_LETTER 'r'
@@ -201,11 +202,14 @@ void replays_list(struct admin *a, const struct http_request *r, struct slice la
     buf_append_byte(b, '[');
     struct task_info info;
     bool more = engine_task_next(a->options.engine, (uint32_t)after, &info);
-    for (size_t i = 0; more && i < page.size && b->len < LIMIT_PAGE_BYTES; i++) {
-        put_comma(b);
-        buf_append_byte(b, '{');
-        put_task(b, &info);
-        put_close(b);
+    for (size_t i = 0; more && i < page.size && b->len < LIMIT_PAGE_BYTES;) {
+        if (access_subscription(a, info.subscription)) {
+            put_comma(b);
+            buf_append_byte(b, '{');
+            put_task(b, &info);
+            put_close(b);
+            i++;
+        }
         after = info.id;
         more = engine_task_next(a->options.engine, (uint32_t)after, &info);
     }

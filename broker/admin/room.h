@@ -35,7 +35,8 @@ struct admin {
     struct retention retention; /* what an operator has set, if it is on disk already or not */
     struct arena arena;
     struct buf out;
-    char head_message[256];
+    char head_message[400];
+    const struct key *key; /* of the request that is worked on; NULL: it needs none */
 };
 
 /* `last` is what the path has behind the route's own: "gemini" of /v1/sources/gemini, "batches" of
@@ -87,6 +88,7 @@ handler_fn webhooks_rotate, webhooks_send_ping, webhooks_pause, webhooks_resume,
 handler_fn webhooks_recover, webhooks_list_attempts, webhook_endpoints_list;
 handler_fn webhook_keys_jwks, webhook_keys_list, webhook_keys_rotate, event_types_list;
 handler_fn jobs_put, jobs_show, jobs_hold;
+handler_fn keys_create, keys_list, keys_show, keys_update, keys_revoke;
 
 /* Steps a COMMAND_TASK_CREATE whose answer is the task. */
 void task_step(struct admin *a, const struct http_request *r, struct command *command);
@@ -103,5 +105,10 @@ void job_waits_forget(struct admin *a, uint64_t handle);
 /* Its client sends nothing more: answers it now, if it is held. */
 void job_waits_give_up(struct admin *a, uint64_t handle);
 void job_waits_free(struct admin *a);
+
+/* A key has ended (0: keys are asked for from now on): requests that are held by it are refused. */
+void admin_on_key_ended(void *ctx, uint64_t number);
+void waiting_on_key_ended(struct admin *a, uint64_t number);
+void job_waits_on_key_ended(struct admin *a, uint64_t number);
 
 #endif

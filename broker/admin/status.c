@@ -61,6 +61,7 @@ void status_show(struct admin *a, const struct http_request *r, struct slice las
     put_text(b, "http", slice_str(o->http_address));
     put_text(b, "workers", slice_str(o->workers_address));
     put_u64(b, "workers_port", o->workers_port);
+    put_bool(b, "workers_tls", o->workers_tls);
     put_open(b, "journal");
     put_u64(b, "first_seq", stats.first_seq);
     put_u64(b, "last_seq", stats.last_seq);

@@ -1,5 +1,6 @@
 /* /v1/subscriptions. What changes one is a command; its answer is the subscription as it is then.
  */
+#include "broker/admin/access.h"
 #include "broker/admin/query.h"
 #include "broker/fields/policy.h"
 
@@ -229,11 +230,14 @@ void subscriptions_list(struct admin *a, const struct http_request *r, struct sl
     struct subscription_info info;
     char shown[LIMIT_NAME_BYTES + 1] = "";
     bool more = engine_subscription_next(a->options.engine, slice_str(page.after), &info);
-    for (size_t i = 0; more && i < page.size && b->len < LIMIT_PAGE_BYTES; i++) {
-        put_comma(b);
-        buf_append_byte(b, '{');
-        put_subscription(b, &info);
-        put_close(b);
+    for (size_t i = 0; more && i < page.size && b->len < LIMIT_PAGE_BYTES;) {
+        if (access_subscription(a, info.name)) {
+            put_comma(b);
+            buf_append_byte(b, '{');
+            put_subscription(b, &info);
+            put_close(b);
+            i++;
+        }
         bool fits = slice_to_cstr(info.name, shown, sizeof shown);
         CHECK(fits);
         more = engine_subscription_next(a->options.engine, slice_str(shown), &info);

@@ -65,7 +65,8 @@ void answer_write(struct conn *c, int status, const char *content_type, const ch
     else buf_printf(head, "HTTP/1.1 %d Status\r\nDate: ", status);
     buf_append_str(head, date_now(c->server));
     if (!bodiless) {
-        buf_append_str(head, "\r\nContent-Type: ");
+        /* What a sender has put into a journal is no page, whatever it looks like. */
+        buf_append_str(head, "\r\nX-Content-Type-Options: nosniff\r\nContent-Type: ");
         buf_append_str(head, content_type == NULL ? "application/json" : content_type);
         buf_append_str(head, "\r\nContent-Length: ");
         buf_append_u64(head, body.len);
@@ -85,6 +86,7 @@ void answer_write_error(struct conn *c, enum err err, const char *message, bool 
     struct buf body;
     const char *extra = NULL;
     if (info.retryable && (info.status == 503 || info.status == 429)) extra = "Retry-After: 1\r\n";
+    if (err == ERR_UNAUTHENTICATED) extra = "WWW-Authenticate: Bearer\r\n"; /* RFC 9110, 15.5.2 */
     buf_init(&body, 8 * KIB); /* a message of 512 bytes whose every byte is escaped by six */
     buf_append_str(&body, "{\"error\":{\"code\":\"");
     buf_append_str(&body, info.word);

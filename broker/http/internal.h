@@ -72,6 +72,7 @@ struct http_server {
     uint64_t refused_logged_ms;
     uint64_t next_handle;
     struct buf scratch; /* for the head of an answer */
+    struct buf plain;   /* what plain HTTP is told when TLS is spoken here */
     char date[32];      /* "Sun, 06 Nov 1994 08:49:37 GMT" of the second below */
     uint64_t date_s;
     bool draining;

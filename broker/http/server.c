@@ -84,6 +84,21 @@ static void on_accept(void *ctx, struct stream *stream) {
     conn_accept(s, stream, caller);
 }
 
+/* What plain HTTP gets where TLS is spoken. */
+#define PLAIN_BODY                                                                                 \
+    "{\"error\":{\"code\":\"invalid_request\","                                                    \
+    "\"message\":\"this port speaks TLS: use https://\"}}"
+static const char plain_head[] =
+    "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n";
+
+static void use_tls(struct http_server *s) {
+    if (s->options.tls == NULL) return;
+    buf_printf(&s->plain, "%scontent-length: %zu\r\n\r\n%s", plain_head, sizeof PLAIN_BODY - 1,
+               PLAIN_BODY);
+    listener_set_tls(s->listener,
+                     &(struct listener_tls){s->options.tls, "http/1.1", buf_slice(&s->plain)});
+}
+
 static void set_defaults(struct http_server_options *o) {
     if (o->body_max_bytes == 0) o->body_max_bytes = LIMIT_BODY_BYTES_DEFAULT;
     if (o->head_ms == 0) o->head_ms = LIMIT_HTTP_HEAD_MS;
@@ -107,12 +122,14 @@ int http_server_open(struct loop *l, const char *address, const struct http_serv
     map_init(&s->handles);
     callers_init(&s->callers, loop_seed());
     buf_init(&s->scratch, 64 * KIB);
+    buf_init(&s->plain, 1 * KIB);
     s->next_handle = 1;
     *out = NULL;
     if (listener_open(l, address, on_accept, s, &s->listener, port, error, error_size) != 0) {
         http_server_close(&s);
         return -1;
     }
+    use_tls(s);
     *out = s;
     return 0;
 }
@@ -137,6 +154,7 @@ void http_server_close(struct http_server **server) {
     map_free(&s->handles);
     callers_free(&s->callers);
     buf_free(&s->scratch);
+    buf_free(&s->plain);
     free(s);
     *server = NULL;
 }

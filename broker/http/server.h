@@ -58,6 +58,7 @@ struct http_server_options {
      * machine all the world comes from there. */
     size_t connections_per_ip;
     bool loopback_counts;
+    struct tls_server *tls; /* NULL: plain HTTP */
 };
 
 MUST_CHECK int http_server_open(struct loop *l, const char *address,

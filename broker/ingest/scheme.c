@@ -231,14 +231,14 @@ void verification_hash_id(struct verification *v, const struct slice *parts, siz
     uint8_t digest[32];
     char hex[2 * sizeof digest + 1];
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    CHECK(ctx != NULL && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1);
-    CHECK(EVP_DigestUpdate(ctx, v->source->name, strlen(v->source->name) + 1) == 1);
+    CRYPTO_CHECK(ctx != NULL && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1);
+    CRYPTO_CHECK(EVP_DigestUpdate(ctx, v->source->name, strlen(v->source->name) + 1) == 1);
     for (size_t i = 0; i < count; i++) {
         uint64_t len = parts[i].len; /* so that no two lists of parts are the same bytes */
-        CHECK(EVP_DigestUpdate(ctx, &len, sizeof len) == 1);
-        if (len > 0) CHECK(EVP_DigestUpdate(ctx, parts[i].data, parts[i].len) == 1);
+        CRYPTO_CHECK(EVP_DigestUpdate(ctx, &len, sizeof len) == 1);
+        if (len > 0) CRYPTO_CHECK(EVP_DigestUpdate(ctx, parts[i].data, parts[i].len) == 1);
     }
-    CHECK(EVP_DigestFinal_ex(ctx, digest, NULL) == 1);
+    CRYPTO_CHECK(EVP_DigestFinal_ex(ctx, digest, NULL) == 1);
     EVP_MD_CTX_free(ctx);
     hex_encode(slice_of(digest, sizeof digest / 2), hex);
     snprintf(v->id_text, sizeof v->id_text, "sha256:%s", hex);

@@ -66,8 +66,8 @@ static enum err check_body(struct verification *v, const struct jwt *jwt) {
                                    "the JWT has no body_sha256: the body could be anybody's (the "
                                    "option jwt_unbound_body takes it all the same)");
     }
-    CHECK(EVP_Digest(body.data == NULL ? (const void *)"" : body.data, body.len, digest, NULL,
-                     EVP_sha256(), NULL) == 1);
+    CRYPTO_CHECK(EVP_Digest(body.data == NULL ? (const void *)"" : body.data, body.len, digest,
+                            NULL, EVP_sha256(), NULL) == 1);
     hex_encode(slice_of(digest, sizeof digest), hex);
     if (strlen(jwt->body_sha256) == sizeof hex - 1 &&
         CRYPTO_memcmp(hex, jwt->body_sha256, sizeof hex - 1) == 0) {

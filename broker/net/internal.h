@@ -3,9 +3,9 @@
  * struct loop is owned by whoever called loop_open; streams are the loop's and die in their close
  * callback; listeners, timers and polls die when both libuv and their owner have let go of them.
  *
- * Invariants: a stream is in `dirty` only while it has bytes in `out` and no write under way; it is
- * in `watched` exactly while a deadline of the sweep applies to it (a write under way, or
- * lingering). May call: base, libuv. */
+ * Invariants: a stream is in `dirty` only while it has bytes to write and no write under way; it is
+ * in `watched` exactly while a deadline of the sweep applies to it (a TLS handshake or a write
+ * under way, or lingering). May call: base, libuv. */
 #ifndef NET_INTERNAL_H
 #define NET_INTERNAL_H
 
@@ -14,8 +14,10 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "broker/net/stream.h"
+#include "broker/net/tls_internal.h"
 
 #define READ_BUFFER_BYTES (64 * 1024) /* one for all streams: on_data borrows it */
+#define PLAIN_BYTES       (64 * 1024) /* the same, of what TLS makes of it */
 #define SWEEP_MS          1000        /* how often stalled and lingering streams are looked at */
 #define LINGER_MS         2000        /* after our last byte we read and drop this long */
 #define PEER_TEXT_BYTES   56          /* "[ipv6]:port": 45 + 2 + 6, and the terminator */
@@ -25,7 +27,7 @@ struct loop {
     uv_prepare_t prepare;
     uv_timer_t turn_timer;
     uv_timer_t sweep;
-    uv_signal_t signals[2];
+    uv_signal_t signals[3];
     loop_turn_fn *turn;
     void *turn_ctx;
     loop_signal_fn *on_signal;
@@ -43,7 +45,10 @@ struct loop {
     size_t streams_count, streams_max;
     bool accept_paused;
     uint64_t accept_logged_ms; /* when a pause was last logged; 0: never */
+    uint64_t tls_logged_ms;    /* when a failed handshake was last logged; 0: never */
+    uint64_t tls_unlogged;     /* others since then */
     uint8_t read_buffer[READ_BUFFER_BYTES];
+    uint8_t plain_buffer[PLAIN_BYTES];
 };
 
 struct listener {
@@ -52,6 +57,7 @@ struct listener {
     struct list node; /* in loop->listeners */
     listener_accept_fn *fn;
     void *ctx;
+    struct listener_tls tls; /* its server is NULL: plain */
     int fd;
     bool closing;  /* uv_close was called */
     bool closed;   /* and has called back */
@@ -68,9 +74,12 @@ struct stream {
     struct list watched; /* in loop->watched */
     const struct stream_ops *ops;
     void *ctx;
+    struct tls *tls;               /* NULL: plain */
     struct buf out;                /* written at the end of the turn */
+    size_t sealed;                 /* bytes of `out` that went through TLS already */
     struct pending_write *pending; /* what the kernel would not take at once; NULL: nothing */
     struct loop_task drained;      /* tells on_drain what a flush has brought about */
+    struct loop_task resumed;      /* reads on in what TLS still has */
     const char *why;               /* of the close; NULL while open */
     uint64_t handed_bytes;         /* all that has ever left `out` */
     uint64_t taken_bytes; /* of these, what the peer had taken at the last sweep that paid */
@@ -97,7 +106,7 @@ void streams_flush(struct loop *l);
 bool streams_sweep(struct loop *l);
 void streams_close_all(struct loop *l, const char *why);
 /* A new stream on a connected socket; takes fd also when it fails (NULL). */
-struct stream *stream_open(struct loop *l, int fd);
+struct stream *stream_open(struct loop *l, int fd, const struct listener_tls *tls);
 
 /* Listens again after a pause when there is room. */
 void listeners_resume(struct loop *l);

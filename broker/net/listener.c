@@ -63,7 +63,7 @@ static void on_readable(uv_poll_t *p, int status, int events) {
             listeners_pause(l, strerror(errno));
             return;
         }
-        struct stream *s = stream_open(l, fd);
+        struct stream *s = stream_open(l, fd, &listener->tls);
         if (s != NULL) listener->fn(listener->ctx, s);
     }
 }
@@ -127,6 +127,10 @@ int listener_open(struct loop *l, const char *address, listener_accept_fn *fn, v
     }
     *out = listener;
     return 0;
+}
+
+void listener_set_tls(struct listener *l, const struct listener_tls *tls) {
+    l->tls = *tls;
 }
 
 static void on_listener_closed(uv_handle_t *h) {

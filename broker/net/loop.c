@@ -18,6 +18,9 @@
 #include "broker/net/internal.h"
 #include "proto/limits.h"
 
+static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+#define SIGNALS (sizeof signals / sizeof signals[0])
+
 struct loop_timer {
     uv_timer_t uv;
     struct loop *loop;
@@ -93,8 +96,7 @@ static void close_all(struct loop *l) {
     close_handle((uv_handle_t *)&l->prepare);
     close_handle((uv_handle_t *)&l->turn_timer);
     close_handle((uv_handle_t *)&l->sweep);
-    close_handle((uv_handle_t *)&l->signals[0]);
-    close_handle((uv_handle_t *)&l->signals[1]);
+    for (size_t i = 0; i < SIGNALS; i++) close_handle((uv_handle_t *)&l->signals[i]);
 }
 
 static void on_prepare(uv_prepare_t *p) {
@@ -167,13 +169,14 @@ int loop_open(struct loop **out) {
     l->write_stall_ms = LIMIT_WRITE_STALL_MS;
     l->streams_max = count_streams_max();
     l->prepare.data = l->turn_timer.data = l->sweep.data = l;
-    l->signals[0].data = l->signals[1].data = l;
     CHECK(uv_prepare_init(&l->uv, &l->prepare) == 0);
     CHECK(uv_prepare_start(&l->prepare, on_prepare) == 0);
     CHECK(uv_timer_init(&l->uv, &l->turn_timer) == 0);
     CHECK(uv_timer_init(&l->uv, &l->sweep) == 0);
-    CHECK(uv_signal_init(&l->uv, &l->signals[0]) == 0);
-    CHECK(uv_signal_init(&l->uv, &l->signals[1]) == 0);
+    for (size_t i = 0; i < SIGNALS; i++) {
+        CHECK(uv_signal_init(&l->uv, &l->signals[i]) == 0);
+        l->signals[i].data = l;
+    }
     /* A peer that closes is an error of the write, not the end of the process. */
     signal(SIGPIPE, SIG_IGN);
     loop_enter(l);
@@ -190,8 +193,9 @@ void loop_set_turn(struct loop *l, loop_turn_fn *fn, void *ctx) {
 void loop_set_signals(struct loop *l, loop_signal_fn *fn, void *ctx) {
     l->on_signal = fn;
     l->on_signal_ctx = ctx;
-    CHECK(uv_signal_start(&l->signals[0], on_signal, SIGTERM) == 0);
-    CHECK(uv_signal_start(&l->signals[1], on_signal, SIGINT) == 0);
+    for (size_t i = 0; i < SIGNALS; i++) {
+        CHECK(uv_signal_start(&l->signals[i], on_signal, signals[i]) == 0);
+    }
 }
 
 void loop_run(struct loop *l) {

@@ -20,7 +20,7 @@ struct loop;
 /* The end of a turn. Returns the monotonic time (ms) at which it wants to run again even if
  * nothing arrives; a time that is not in the future means at once; UINT64_MAX means never. */
 typedef uint64_t loop_turn_fn(void *ctx, uint64_t now_ms);
-/* SIGTERM or SIGINT arrived. */
+/* SIGTERM, SIGINT or SIGHUP arrived. */
 typedef void loop_signal_fn(void *ctx, int signum);
 
 MUST_CHECK int loop_open(struct loop **out);

@@ -11,6 +11,11 @@
  * but never more than LIMIT_WRITE_STALL_MS are left: one who takes nothing, or a byte now and then,
  * is closed with a reason.
  *
+ * A stream of a listener with TLS begins with a handshake, which has LIMIT_HANDSHAKE_MS from the
+ * accept. Its user sees nothing of it: what is written before it is done waits for it, on_data
+ * brings plaintext, on_eof the peer's close_notify. A connection that ends without one was cut,
+ * and is closed with that reason.
+ *
  * Invariants: no callback runs inside stream_write or stream_close; on_close comes exactly once.
  * May call: base, libuv. */
 #ifndef NET_STREAM_H
@@ -20,6 +25,7 @@
 
 struct stream;
 struct listener;
+struct tls_server;
 
 struct stream_ops {
     /* Bytes arrived; they are borrowed until return. Never called while reading is paused. */
@@ -40,6 +46,14 @@ typedef void listener_accept_fn(void *ctx, struct stream *s);
  * text in error says what, where and what to do. *port becomes the port in use. */
 MUST_CHECK int listener_open(struct loop *l, const char *address, listener_accept_fn *fn, void *ctx,
                              struct listener **out, uint16_t *port, char *error, size_t error_size);
+struct listener_tls {
+    struct tls_server *server; /* outlives the listener and its streams; NULL: no TLS */
+    const char *alpn;          /* the protocol's name in ALPN (RFC 7301) */
+    struct slice plain;        /* what a peer that does not speak TLS is told; may be empty */
+};
+/* The connections that are accepted from now on speak TLS. The texts are borrowed as long as the
+ * listener and its streams are there. */
+void listener_set_tls(struct listener *l, const struct listener_tls *tls);
 /* Stops accepting; *l becomes NULL; harmless on NULL. */
 void listener_close(struct listener **l);
 
@@ -62,6 +76,9 @@ const char *stream_peer(const struct stream *s);
 /* Whom the peer is counted as, and whether it is on this machine (net/peer.h). */
 uint64_t stream_peer_group(const struct stream *s);
 bool stream_peer_is_loopback(const struct stream *s);
+/* The subject of the certificate that the peer has shown (RFC 2253), once its handshake is done;
+ * NULL: none. */
+const char *stream_peer_name(const struct stream *s);
 struct loop *stream_loop(const struct stream *s);
 /* The rate that output which waits must be taken at; the default is LIMIT_WRITE_BYTES_PER_S. */
 void streams_set_write_rate(struct loop *l, uint64_t bytes_per_s);

@@ -48,14 +48,15 @@ void hmac_free(struct hmac **h) {
 }
 
 void hmac_begin(struct hmac *h, struct slice key) {
-    CHECK(EVP_MAC_init(h->ctx, key.data, key.len, NULL) == 1);
+    CRYPTO_CHECK(EVP_MAC_init(h->ctx, key.data, key.len, NULL) == 1);
 }
 
 void hmac_add(struct hmac *h, struct slice bytes) {
-    if (bytes.len > 0) CHECK(EVP_MAC_update(h->ctx, bytes.data, bytes.len) == 1);
+    if (bytes.len > 0) CRYPTO_CHECK(EVP_MAC_update(h->ctx, bytes.data, bytes.len) == 1);
 }
 
 void hmac_end(struct hmac *h, uint8_t out[HMAC_BYTES_MAX]) {
     size_t len = 0;
-    CHECK(EVP_MAC_final(h->ctx, out, &len, HMAC_BYTES_MAX) == 1 && len == hmac_bytes(h->digest));
+    CRYPTO_CHECK(EVP_MAC_final(h->ctx, out, &len, HMAC_BYTES_MAX) == 1 &&
+                 len == hmac_bytes(h->digest));
 }

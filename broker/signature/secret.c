@@ -44,7 +44,7 @@ enum err secret_parse(struct slice text, struct secret *out, const char **why) {
 
 void secret_generate(char out[LIMIT_SECRET_TEXT_BYTES + 1]) {
     uint8_t key[SECRET_BYTES_DEFAULT];
-    CHECK(RAND_bytes(key, sizeof key) == 1);
+    CRYPTO_CHECK(RAND_bytes(key, sizeof key) == 1);
     memcpy(out, SECRET_PREFIX, sizeof SECRET_PREFIX - 1);
     base64_encode(slice_of(key, sizeof key), out + sizeof SECRET_PREFIX - 1);
     OPENSSL_cleanse(key, sizeof key);

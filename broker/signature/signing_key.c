@@ -29,11 +29,6 @@ struct signing_key {
     char kid[SIGNING_KID_BYTES + 1];
 };
 
-/* What libcrypto was asked for cannot fail but for want of memory. */
-static void libcrypto(bool done) {
-    if (!done) mem_exhausted("libcrypto");
-}
-
 const char *signing_alg_name(enum signing_alg alg) {
     return alg == SIGNING_ED25519 ? "EdDSA" : "RS256";
 }
@@ -55,7 +50,7 @@ static void append_base64url(struct buf *out, struct slice bytes) {
 static void append_number(const struct signing_key *k, const char *param, struct buf *out) {
     uint8_t bytes[RSA_BYTES_MAX];
     BIGNUM *n = NULL;
-    libcrypto(EVP_PKEY_get_bn_param(k->pkey, param, &n) == 1);
+    CRYPTO_CHECK(EVP_PKEY_get_bn_param(k->pkey, param, &n) == 1);
     CHECK(BN_num_bytes(n) <= RSA_BYTES_MAX);
     append_base64url(out, slice_of(bytes, (size_t)BN_bn2bin(n, bytes)));
     BN_free(n);
@@ -64,7 +59,7 @@ static void append_number(const struct signing_key *k, const char *param, struct
 static void append_x(const struct signing_key *k, struct buf *out) {
     uint8_t bytes[ED25519_BYTES];
     size_t len = sizeof bytes;
-    libcrypto(EVP_PKEY_get_raw_public_key(k->pkey, bytes, &len) == 1 && len == sizeof bytes);
+    CRYPTO_CHECK(EVP_PKEY_get_raw_public_key(k->pkey, bytes, &len) == 1 && len == sizeof bytes);
     append_base64url(out, slice_of(bytes, len));
 }
 
@@ -90,7 +85,7 @@ static void make_kid(struct signing_key *k) {
     buf_append_byte(&b, '{');
     append_members(k, &b);
     buf_append_byte(&b, '}');
-    libcrypto(!b.overflow && EVP_Digest(b.data, b.len, digest, NULL, EVP_sha256(), NULL) == 1);
+    CRYPTO_CHECK(!b.overflow && EVP_Digest(b.data, b.len, digest, NULL, EVP_sha256(), NULL) == 1);
     buf_clear(&b);
     append_base64url(&b, slice_of(digest, sizeof digest));
     bool fits = slice_to_cstr(buf_slice(&b), k->kid, sizeof k->kid);
@@ -127,7 +122,7 @@ static struct signing_key *make(enum signing_alg alg, EVP_PKEY *pkey) {
 struct signing_key *signing_key_generate(enum signing_alg alg) {
     EVP_PKEY *pkey = alg == SIGNING_ED25519 ? EVP_PKEY_Q_keygen(NULL, NULL, "ED25519")
                                             : EVP_RSA_gen(RSA_BITS_DEFAULT);
-    libcrypto(pkey != NULL);
+    CRYPTO_CHECK(pkey != NULL);
     return make(alg, pkey);
 }
 
@@ -147,7 +142,7 @@ static EVP_PKEY *parse_whsk(struct slice encoded, const char **why) {
         *why = "is not whsk_ and the base64 of 32 or 64 bytes";
     } else {
         pkey = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, bytes, ED25519_BYTES);
-        libcrypto(pkey != NULL && EVP_PKEY_get_raw_public_key(pkey, public, &public_len) == 1);
+        CRYPTO_CHECK(pkey != NULL && EVP_PKEY_get_raw_public_key(pkey, public, &public_len) == 1);
         if (len == 2 * ED25519_BYTES && memcmp(public, bytes + ED25519_BYTES, sizeof public) != 0) {
             *why = "has a public half that is not that of its seed";
             EVP_PKEY_free(pkey);
@@ -170,7 +165,7 @@ static int on_password(char *out, int size, int writing, void *ctx) {
 static EVP_PKEY *parse_pem(struct slice text, const char **why) {
     bool encrypted = false;
     BIO *bio = BIO_new_mem_buf(text.data, (int)text.len);
-    libcrypto(bio != NULL);
+    CRYPTO_CHECK(bio != NULL);
     EVP_PKEY *pkey = PEM_read_bio_PrivateKey(bio, NULL, on_password, &encrypted);
     BIO_free(bio);
     if (pkey != NULL) return pkey;
@@ -185,7 +180,7 @@ static bool halves_fit(EVP_PKEY *pkey) {
     uint8_t signature[RSA_BYTES_MAX];
     size_t len = sizeof signature;
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    libcrypto(ctx != NULL);
+    CRYPTO_CHECK(ctx != NULL);
     bool fit = EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, pkey) == 1 &&
                EVP_DigestSign(ctx, signature, &len, message, sizeof message) == 1 &&
                EVP_MD_CTX_reset(ctx) == 1 &&
@@ -234,10 +229,10 @@ struct signing_key *signing_key_parse(struct slice text, const char **why) {
 void signing_key_pem(const struct signing_key *k, struct buf *out) {
     char *text = NULL;
     BIO *bio = BIO_new(BIO_s_mem()); /* wipes its memory when it is freed */
-    libcrypto(bio != NULL);
-    libcrypto(PEM_write_bio_PKCS8PrivateKey(bio, k->pkey, NULL, NULL, 0, NULL, NULL) == 1);
+    CRYPTO_CHECK(bio != NULL);
+    CRYPTO_CHECK(PEM_write_bio_PKCS8PrivateKey(bio, k->pkey, NULL, NULL, 0, NULL, NULL) == 1);
     long len = BIO_get_mem_data(bio, &text);
-    CHECK(len > 0 && len <= SIGNING_PEM_BYTES);
+    CRYPTO_CHECK(len > 0 && len <= SIGNING_PEM_BYTES);
     buf_append(out, text, (size_t)len);
     BIO_free(bio);
 }
@@ -260,9 +255,9 @@ void signing_key_v1a(const struct signing_key *k, struct slice id, struct slice 
     buf_append_byte(&message, '.');
     buf_append_slice(&message, body);
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    libcrypto(ctx != NULL && !message.overflow);
-    libcrypto(EVP_DigestSignInit(ctx, NULL, NULL, NULL, k->pkey) == 1);
-    libcrypto(EVP_DigestSign(ctx, signature, &len, message.data, message.len) == 1);
+    CRYPTO_CHECK(ctx != NULL && !message.overflow);
+    CRYPTO_CHECK(EVP_DigestSignInit(ctx, NULL, NULL, NULL, k->pkey) == 1);
+    CRYPTO_CHECK(EVP_DigestSign(ctx, signature, &len, message.data, message.len) == 1);
     CHECK(len == sizeof signature);
     EVP_MD_CTX_free(ctx);
     buf_free(&message);
@@ -282,9 +277,9 @@ void signing_key_jwt(const struct signing_key *k, struct slice claims, struct bu
     append_base64url(out, claims);
     if (out->overflow) return;
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    libcrypto(ctx != NULL);
-    libcrypto(EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, k->pkey) == 1);
-    libcrypto(EVP_DigestSign(ctx, signature, &len, out->data + start, out->len - start) == 1);
+    CRYPTO_CHECK(ctx != NULL);
+    CRYPTO_CHECK(EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, k->pkey) == 1);
+    CRYPTO_CHECK(EVP_DigestSign(ctx, signature, &len, out->data + start, out->len - start) == 1);
     EVP_MD_CTX_free(ctx);
     buf_append_byte(out, '.');
     append_base64url(out, slice_of(signature, len));

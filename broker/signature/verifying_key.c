@@ -101,7 +101,7 @@ static struct verifying_key *make_rsa(const struct jwk *jwk, const char **why) {
     long e_len = base64url_decode(jwk->e, e_bytes, sizeof e_bytes);
     if (n_len <= 0 || e_len <= 0) return refuse(why, "has no usable n and e");
     BIGNUM *n = BN_bin2bn(n_bytes, (int)n_len, NULL), *e = BN_bin2bn(e_bytes, (int)e_len, NULL);
-    CHECK(n != NULL && e != NULL);
+    CRYPTO_CHECK(n != NULL && e != NULL);
     int bits = BN_num_bits(n);
     bool fit = bits >= RSA_BITS_MIN && bits <= RSA_BITS_MAX && BN_is_odd(n) && BN_is_odd(e) &&
                !BN_is_one(e);
@@ -140,7 +140,7 @@ struct verifying_key *verifying_key_from_jwk(const struct jwk *jwk, const char *
 bool verifying_key_verify(const struct verifying_key *k, struct slice message,
                           struct slice signature) {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    CHECK(ctx != NULL);
+    CRYPTO_CHECK(ctx != NULL);
     const EVP_MD *digest = k->alg == SIGNING_RS256 ? EVP_sha256() : NULL;
     bool right =
         EVP_DigestVerifyInit(ctx, NULL, digest, NULL, k->pkey) == 1 &&

@@ -121,7 +121,7 @@ void webhook_make_id(char out[WEBHOOK_ID_BYTES + 1]) {
     size_t len = 0;
     while (len < WEBHOOK_ID_BYTES) {
         uint8_t bytes[WEBHOOK_ID_BYTES];
-        CHECK(RAND_bytes(bytes, sizeof bytes) == 1);
+        CRYPTO_CHECK(RAND_bytes(bytes, sizeof bytes) == 1);
         for (size_t i = 0; i < sizeof bytes && len < WEBHOOK_ID_BYTES; i++) {
             if (bytes[i] < fair) out[len++] = letters[bytes[i] % 36];
         }

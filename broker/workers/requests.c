@@ -1,6 +1,4 @@
 /* requests.c: frames of a client become commands of the engine. */
-#include <openssl/rand.h>
-
 #include "broker/fields/policy.h"
 #include "broker/json/walk.h"
 #include "broker/workers/session.h"
@@ -9,79 +7,19 @@ static struct route route_of(const struct session *s, uint32_t rid) {
     return (struct route){.room = s->room->options.room, .rid = rid, .handle = s->id};
 }
 
-/* Gives it a new token. */
-static void make_token(struct session *s) {
-    static const char hex[] = "0123456789abcdef";
-    uint8_t bytes[SESSION_TOKEN_BYTES];
-    int random_ok = RAND_bytes(bytes, sizeof bytes);
-    CHECK(random_ok == 1);
-    for (size_t i = 0; i < sizeof bytes; i++) {
-        s->token[2 * i] = hex[bytes[i] >> 4];
-        s->token[2 * i + 1] = hex[bytes[i] & 15];
+/* With `create` it may become the first to use the name: then it makes a subscription. */
+static bool may_create(struct session *s, const struct frame *f) {
+    struct subscription_info info;
+    const struct key *k = session_key(s);
+    if (f->u.subscribe.create.len == 0 || k == NULL || key_may(k, SCOPE_MANAGE) ||
+        engine_subscription_get(s->room->options.engine, f->u.subscribe.name, &info)) {
+        return true;
     }
-}
-
-static bool is_token(struct slice text) {
-    if (text.len != 2 * (size_t)SESSION_TOKEN_BYTES) return false;
-    for (size_t i = 0; i < text.len; i++) {
-        uint8_t c = text.data[i];
-        if (!(c >= '0' && c <= '9') && !(c >= 'a' && c <= 'f')) return false;
-    }
-    return true;
-}
-
-/* One that resumes goes on under the same token, also when that is from before a restart: its
- * worker may lose the connection again before it has claimed everything. Where the old session
- * still has a connection, that one is dead and only its worker knows so yet. */
-static void name_session(struct session *s, struct slice token) {
-    struct map *names = &s->room->by_number;
-    bool known = is_token(token) && slice_to_cstr(token, s->token, sizeof s->token);
-    if (known) s->resumes = session_number(token);
-    else make_token(s);
-    s->number = session_number(slice_str(s->token));
-    struct session *old = map_remove(names, s->number);
-    if (old != NULL) {
-        old->token[0] = '\0';
-        session_replace(old);
-    }
-    map_add(names, s->number, s);
-}
-
-static uint64_t heartbeat_of(uint64_t wanted_ms) {
-    if (wanted_ms == 0) return LIMIT_HEARTBEAT_MS_DEFAULT;
-    if (wanted_ms < LIMIT_HEARTBEAT_MS_MIN) return LIMIT_HEARTBEAT_MS_MIN;
-    return wanted_ms > LIMIT_HEARTBEAT_MS_MAX ? LIMIT_HEARTBEAT_MS_MAX : wanted_ms;
-}
-
-static void hello(struct session *s, const struct frame *f) {
-    if (s->state == SESSION_OPEN) {
-        session_error(s, f->rid, ERR_OUT_OF_ORDER, "HELLO was sent already", true);
-        return;
-    }
-    if (f->u.hello.version_min > FRAME_VERSION || f->u.hello.version_max < FRAME_VERSION) {
-        session_error(s, f->rid, ERR_BAD_VERSION, "this broker speaks version 1 only", true);
-        return;
-    }
-    uint64_t resume_ms = f->u.hello.resume_ms;
-    s->resume_ms = resume_ms > LIMIT_RESUME_MS ? LIMIT_RESUME_MS : (uint32_t)resume_ms;
-    s->heartbeat_ms = heartbeat_of(f->u.hello.heartbeat_ms);
-    s->state = SESSION_OPEN;
-    name_session(s, f->u.hello.resume);
-
-    uint8_t nonce[16];
-    int random_ok = RAND_bytes(nonce, sizeof nonce);
-    CHECK(random_ok == 1);
-    struct frame welcome = {.op = FRAME_WELCOME};
-    welcome.u.welcome.version = FRAME_VERSION;
-    welcome.u.welcome.server = slice_str("bellhop " BELLHOP_VERSION);
-    welcome.u.welcome.session = slice_str(s->token);
-    welcome.u.welcome.auth = slice_str("none");
-    welcome.u.welcome.nonce = slice_of(nonce, sizeof nonce);
-    welcome.u.welcome.heartbeat_ms = s->heartbeat_ms;
-    welcome.u.welcome.frame_max_bytes = s->room->options.frame_max_bytes;
-    welcome.u.welcome.now_ms = loop_wall_ms(s->room->options.loop);
-    welcome.u.welcome.resume_ms = s->resume_ms;
-    frame_encode_welcome(session_out(s), f->rid, &welcome);
+    session_error(s, f->rid, ERR_PERMISSION_DENIED,
+                  "create: there is no such subscription, and to make it the key needs the scope "
+                  "manage",
+                  false);
+    return false;
 }
 
 static bool subscribe_ok(struct session *s, const struct frame *f) {
@@ -106,7 +44,8 @@ static bool subscribe_ok(struct session *s, const struct frame *f) {
         why = "at most 64 subscriptions on a connection";
     }
     if (err != ERR_OK) session_error(s, f->rid, err, why, false);
-    return err == ERR_OK;
+    return err == ERR_OK && session_may(s, f->rid, SCOPE_CONSUME, f->u.subscribe.name) &&
+           may_create(s, f);
 }
 
 /* The claims as the engine wants them, in the room's arena. */
@@ -262,6 +201,7 @@ static const char *refuse_event(const struct event *e, uint64_t wall_ms) {
 
 static void publish(struct session *s, const struct frame *f) {
     uint64_t wall_ms = loop_wall_ms(s->room->options.loop);
+    if (!session_may(s, f->rid, SCOPE_PUBLISH, slice_of(NULL, 0))) return;
     const char *why = f->u.publish.count == 0 ? "PUBLISH holds no event" : NULL;
     for (size_t i = 0; i < f->u.publish.count && why == NULL; i++) {
         why = refuse_event(&f->u.publish.events[i], wall_ms);
@@ -278,6 +218,7 @@ static void publish(struct session *s, const struct frame *f) {
 }
 
 static void replay(struct session *s, const struct frame *f) {
+    if (!session_may(s, f->rid, SCOPE_MANAGE, f->u.replay.name)) return;
     bool by_seq = f->u.replay.from_seq != 0 || f->u.replay.to_seq != 0;
     bool by_time = f->u.replay.from_time_ms != 0 || f->u.replay.to_time_ms != 0;
     if (by_seq == by_time || (f->u.replay.from_seq == 0 && f->u.replay.from_time_ms == 0)) {
@@ -299,6 +240,7 @@ static void replay(struct session *s, const struct frame *f) {
 }
 
 static void redrive(struct session *s, const struct frame *f) {
+    if (!session_may(s, f->rid, SCOPE_MANAGE, f->u.redrive.name)) return;
     struct command c = {.kind = COMMAND_TASK_CREATE, .route = route_of(s, f->rid)};
     c.u.task.kind = TASK_REDRIVE;
     c.u.task.name = f->u.redrive.name;
@@ -343,8 +285,10 @@ void session_request(struct session *s, const struct frame *f) {
     default: break;
     }
     switch (f->op) {
-    case FRAME_HELLO: hello(s, f); break;
-    case FRAME_AUTH: frame_encode_ok(session_out(s), f->rid, 0); break; /* auth is "none" */
+    case FRAME_HELLO:
+        session_error(s, f->rid, ERR_OUT_OF_ORDER, "HELLO was sent already", true);
+        break;
+    case FRAME_AUTH: frame_encode_ok(session_out(s), f->rid, 0); break; /* it is in already */
     case FRAME_SUBSCRIBE: subscribe(s, f); break;
     case FRAME_WINDOW: window(s, f, entry); break;
     case FRAME_ACK:

@@ -152,11 +152,8 @@ static void on_frame(struct session *s, struct slice bytes) {
         session_error(s, f.rid, err, why, err == ERR_BAD_FRAME || s->state != SESSION_OPEN);
         return;
     }
-    if (s->state != SESSION_OPEN && f.op != FRAME_HELLO) {
-        session_error(s, f.rid, ERR_OUT_OF_ORDER, "the first frame must be HELLO", true);
-        return;
-    }
-    session_request(s, &f);
+    if (s->state == SESSION_OPEN) session_request(s, &f);
+    else session_login(s, &f);
 }
 
 /* Takes whole frames off the front. Returns the bytes used. */

@@ -1,6 +1,8 @@
 /* session.h: one connection of the worker protocol; for the files of workers/ only.
  *
  * GREETING --"BHP1"--> HELLO --HELLO frame--> OPEN --fatal error, CLOSE, end, GOAWAY--> CLOSING
+ * and, where the broker has keys, HELLO --HELLO frame--> AUTH --AUTH frame--> OPEN. Before OPEN a
+ * session has nothing, and names nothing: a token in HELLO is looked at only then.
  *
  * Owned by the room, found by its id (the handle in routes), freed when its stream has closed. A
  * sub is the client's number for an attachment; the entry is there from SUBSCRIBE on and goes when
@@ -16,12 +18,13 @@
 #include "base/arena.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "broker/auth/auth.h"
 #include "broker/workers/workers.h"
 #include "proto/frame.h"
 
 #define SESSION_TOKEN_BYTES 16 /* of randomness; on the wire as hex */
 
-enum session_state { SESSION_GREETING, SESSION_HELLO, SESSION_OPEN, SESSION_CLOSING };
+enum session_state { SESSION_GREETING, SESSION_HELLO, SESSION_AUTH, SESSION_OPEN, SESSION_CLOSING };
 
 /* What a STATE frame says. */
 struct sub_state {
@@ -71,8 +74,11 @@ struct session {
     struct list waits;           /* struct session_wait (waits.c) */
     size_t waits_count;          /* at most LIMIT_WAITS_PER_SESSION */
     uint64_t opened_ms, heard_ms, sent_ms, heartbeat_ms;
-    char token[2 * SESSION_TOKEN_BYTES + 1]; /* "" before WELCOME */
-    uint64_t number;                         /* of the token: the engine's name for the session */
+    uint64_t key;                               /* number of its key; 0: it came in without one */
+    uint8_t nonce[KEY_NONCE_BYTES];             /* of CHALLENGE */
+    char resume[LIMIT_SESSION_TOKEN_BYTES + 1]; /* of HELLO, until WELCOME */
+    char token[2 * SESSION_TOKEN_BYTES + 1];    /* "" before WELCOME */
+    uint64_t number;     /* of the token: the engine's name for the session */
     uint64_t resumes;    /* the number of the session that this one goes on; or 0 */
     uint32_t resume_ms;  /* how long its leases outlive its connection; 0: not at all */
     bool held;           /* its socket does not drain: nothing is handed out */
@@ -93,6 +99,7 @@ struct workers {
     struct map by_id, by_number; /* sessions; by_number has those that got WELCOME */
     uint64_t next_session, next_attachment;
     struct frame_decoder *decoder; /* one for all: a frame is worked on before the next is read */
+    struct buf plain;              /* what a peer without TLS is told when TLS is spoken here */
     bool stopping;                 /* the broker is: nothing is handed out, nobody comes in */
     /* Scratch for one command. */
     struct arena arena;
@@ -133,6 +140,15 @@ void session_sub_remove(struct session *s, struct session_sub *entry);
 struct engine_time workers_time(const struct workers *w);
 void workers_step(struct workers *w, const struct command *c);
 
+/* login.c: HELLO and AUTH of a session that is not open yet. */
+void session_login(struct session *s, const struct frame *f);
+/* login.c: its key; NULL: it needs none. The key of an open session is there. */
+const struct key *session_key(const struct session *s);
+/* login.c: whether its key has the scope and, unless name is empty, may touch that subscription;
+ * false: refused. */
+bool session_may(struct session *s, uint32_t rid, unsigned scope, struct slice name);
+/* login.c: ends it when its key has expired. */
+void session_check_expiry(struct session *s);
 /* requests.c: works on one decoded frame of an open session. */
 void session_request(struct session *s, const struct frame *f);
 /* requests.c: detaches everything. */

@@ -65,6 +65,17 @@ static void on_answer(void *ctx, uint64_t number, enum job_answer answer, uint64
     session_flush(s); /* this room's turn may be over: times run out in that of the jobs */
 }
 
+/* A job's events are those of the journal. */
+static bool may_wait(struct session *s, uint32_t rid) {
+    const struct key *k = session_key(s);
+    if (!session_may(s, rid, SCOPE_CONSUME, slice_of(NULL, 0))) return false;
+    if (k == NULL || !key_is_limited(k)) return true;
+    session_error(s, rid, ERR_PERMISSION_DENIED,
+                  "the key is limited to some subscriptions or sources: WAIT needs one that is not",
+                  false);
+    return false;
+}
+
 void session_wait_request(struct session *s, const struct frame *f) {
     struct slice id = f->u.wait.id;
     struct session_wait *wait;
@@ -74,6 +85,7 @@ void session_wait_request(struct session *s, const struct frame *f) {
         session_error(s, 0, ERR_INVALID_REQUEST, "WAIT needs a rid: its answer carries it", false);
         return;
     }
+    if (!may_wait(s, f->rid)) return;
     if (json_utf8_error(id) != id.len) {
         session_error(s, f->rid, ERR_INVALID_REQUEST, "job: its id must be UTF-8", false);
         return;

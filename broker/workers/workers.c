@@ -18,10 +18,12 @@ static void sweep_session(struct session *s, uint64_t now_ms) {
     if (s->state == SESSION_CLOSING) return;
     if (s->state != SESSION_OPEN) {
         if (now_ms - s->opened_ms >= LIMIT_HANDSHAKE_MS) {
-            session_error(s, 0, ERR_TIMEOUT, "no HELLO within 5 seconds", true);
+            session_error(s, 0, ERR_TIMEOUT, "no HELLO and AUTH within 5 seconds", true);
         }
         return;
     }
+    session_check_expiry(s);
+    if (s->state != SESSION_OPEN) return;
     if (now_ms - s->heard_ms >= 3 * s->heartbeat_ms) {
         session_error(s, 0, ERR_TIMEOUT, "no sign of life for three heartbeats", true);
     } else if (now_ms - s->sent_ms >= s->heartbeat_ms) {
@@ -49,6 +51,27 @@ static void on_sweep(void *ctx) {
     }
 }
 
+static void on_key_ended(void *ctx, uint64_t number) {
+    struct workers *w = ctx;
+    LIST_FOR(n, next, &w->sessions) {
+        struct session *s = CONTAINER_OF(n, struct session, in_room);
+        if (s->state != SESSION_OPEN || s->key != number) continue;
+        s->resume_ms = 0; /* nobody comes back for what it holds */
+        session_error(
+            s, 0, ERR_UNAUTHENTICATED,
+            number == 0 ? "this broker asks for a key from now on" : "the key was revoked", true);
+    }
+}
+
+static void use_tls(struct workers *w) {
+    if (w->options.tls == NULL) return;
+    struct slice message = slice_str("this port speaks TLS: connect with bellhops://");
+    bool ok = frame_encode_err(&w->plain, 0, ERR_INVALID_REQUEST, message, true);
+    CHECK(ok);
+    listener_set_tls(w->listener,
+                     &(struct listener_tls){w->options.tls, "bellhop/1", buf_slice(&w->plain)});
+}
+
 int workers_open(struct workers **out, const struct workers_options *options, const char *address,
                  uint16_t *port, char *error, size_t error_size) {
     struct workers *w = mem_zalloc(sizeof *w);
@@ -59,13 +82,16 @@ int workers_open(struct workers **out, const struct workers_options *options, co
     map_init(&w->by_id);
     map_init(&w->by_number);
     arena_init(&w->arena);
+    buf_init(&w->plain, 1 * KIB);
     w->decoder = frame_decoder_new();
+    auth_watch(options->auth, on_key_ended, w);
     int err =
         listener_open(options->loop, address, on_accept, w, &w->listener, port, error, error_size);
     if (err != 0) {
         workers_close(&w);
         return err;
     }
+    use_tls(w);
     w->swept_ms = loop_now_ms(options->loop);
     w->sweep = loop_timer_start(options->loop, SWEEP_MS, SWEEP_MS, on_sweep, w);
     *out = w;
@@ -107,6 +133,7 @@ void workers_close(struct workers **out) {
     map_free(&w->by_id);
     map_free(&w->by_number);
     arena_free(&w->arena);
+    buf_free(&w->plain);
     free(w);
     *out = NULL;
 }

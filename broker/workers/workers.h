@@ -4,7 +4,8 @@
  * their stream. A session decodes frames into commands and turns effects into frames; it decides
  * nothing about deliveries.
  *
- * May call: jobs (waits), net, proto, fields (a policy as JSON), engine, base, libcrypto (random).
+ * May call: auth (keys), jobs (waits), net, proto, fields (a policy as JSON), engine, base,
+ * libcrypto (random).
  */
 #ifndef WORKERS_WORKERS_H
 #define WORKERS_WORKERS_H
@@ -12,15 +13,18 @@
 #include "broker/engine/engine.h"
 #include "broker/net/stream.h"
 
+struct auth;
 struct jobs;
 struct workers;
 
 struct workers_options {
     struct engine *engine;
-    struct jobs *jobs; /* borrowed; outlives the room */
+    struct jobs *jobs; /* borrowed, as auth; both outlive the room */
+    struct auth *auth;
     struct loop *loop;
     uint32_t room; /* for routes */
     size_t frame_max_bytes;
+    struct tls_server *tls; /* NULL: plain TCP */
 };
 
 MUST_CHECK int workers_open(struct workers **out, const struct workers_options *options,

@@ -71,6 +71,11 @@ struct bellhop_options {
      * most 10 minutes, and no longer than the leases last). 0: 5000. BELLHOP_RESUME_OFF, or a
      * broker that does not grant it: what handlers have is lost with the connection. */
     uint64_t resume_ms;
+    /* Of bellhops://. Whom to trust: a PEM file of authorities; NULL: the system's. What to show to
+     * a broker that wants to see a certificate: a PEM chain and its private key (NULL: it is in the
+     * same file) without a pass phrase; NULL: nothing. Read when the client first connects; one
+     * that cannot be used stops it with BELLHOP_EARGUMENT. */
+    const char *ca_file, *cert_file, *key_file;
     /* State changes, for logs: "connected", "disconnected: why", "refused: why", "quiet: why" (the
      * broker is about to stop), "going away: why", and last "stopped" or "stopped: why". May be
      * NULL. */
@@ -178,9 +183,7 @@ struct bellhop_redrive_options {
     uint64_t rate_per_s; /* 0: no limit */
 };
 
-#define BELLHOP_EURL                                                                               \
-    (-10001)                       /* the URL is not bellhop://[key@]host[:port]; bellhops://      \
-                                      (TLS) is not there yet */
+#define BELLHOP_EURL      (-10001) /* the URL is not bellhop://[key@]host[:port] or bellhops://... */
 #define BELLHOP_EREFUSED  (-10002) /* the broker refused; bellhop_error has its words */
 #define BELLHOP_EPROTOCOL (-10003) /* the peer does not speak the protocol */
 #define BELLHOP_ECLOSED                                                                            \
@@ -188,7 +191,8 @@ struct bellhop_redrive_options {
                 have happened; publish with an id to repeat safely */
 #define BELLHOP_EARGUMENT (-10005)
 
-/* Makes a client; it connects once the loop runs. 0, BELLHOP_EURL or BELLHOP_EARGUMENT. */
+/* Makes a client; it connects once the loop runs. The key in the URL is for a broker that asks for
+ * one; it is proved, not sent. 0, BELLHOP_EURL or BELLHOP_EARGUMENT. */
 int bellhop_open(struct bellhop **out, const char *url, const struct bellhop_options *options);
 /* Adds a subscription, before or while the loop runs. NULL: an argument is unusable. */
 struct bellhop_sub *bellhop_subscribe(struct bellhop *c, const char *name,

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "clients/c/client.h"
+#include "clients/c/tls.h"
 
 static void on_timer(uv_timer_t *timer) {
     (void)timer; /* it only ends the loop's wait: the turn follows */
@@ -232,10 +233,15 @@ static void free_client(struct bellhop *c) {
     LIST_FOR(n, next, &c->subs) bh_sub_free(CONTAINER_OF(n, struct bellhop_sub, node));
     map_free(&c->requests);
     frame_decoder_free(&c->decoder);
+    bh_trust_free(&c->trust);
+    free((char *)(uintptr_t)c->options.ca_file);
+    free((char *)(uintptr_t)c->options.cert_file);
+    free((char *)(uintptr_t)c->options.key_file);
     if (c->owns_loop) {
         CHECK(uv_loop_close(c->loop) == 0);
         free(c->loop);
     }
+    explicit_bzero(c->url.key, sizeof c->url.key);
     free(c);
 }
 
@@ -313,6 +319,10 @@ int bellhop_open(struct bellhop **out, const char *url, const struct bellhop_opt
         free(c);
         return status;
     }
+    const char **files[] = {&c->options.ca_file, &c->options.cert_file, &c->options.key_file};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        if (*files[i] != NULL) *files[i] = mem_strdup(*files[i]);
+    }
     c->decoder = frame_decoder_new();
     c->leave_at_ms = BH_NEVER;
     c->next_rid = 1; /* HELLO's */
@@ -366,9 +376,7 @@ const char *bellhop_error(const struct bellhop *c) {
 const char *bellhop_strerror(int error) {
     switch (error) {
     case 0: return "no error";
-    case BELLHOP_EURL:
-        return "the URL is not bellhop://[key@]host[:port] (bellhops://, with TLS, is not there "
-               "yet)";
+    case BELLHOP_EURL: return "the URL is not bellhop://[key@]host[:port], or bellhops:// for TLS";
     case BELLHOP_EREFUSED: return "refused";
     case BELLHOP_EPROTOCOL: return "the peer does not speak Bellhop's protocol";
     case BELLHOP_ECLOSED: return "the connection was lost before the answer";

@@ -17,7 +17,7 @@
  * lost) or the confirms of a request (written, to be answered). 7. Without a connection queue and
  * unsure are empty.
  *
- * May call: base, proto, libuv. */
+ * May call: base, proto, libuv; tls.c OpenSSL. */
 #ifndef BELLHOP_CLIENT_H
 #define BELLHOP_CLIENT_H
 
@@ -67,9 +67,14 @@ enum bh_phase {
 
 enum bh_leave { BH_STAY, BH_LEAVE_GOAWAY, BH_LEAVE_STOP };
 
+struct bh_tls;
+struct bh_trust;
+
 struct bh_url {
     char host[256];
     uint16_t port;
+    bool tls;
+    char key[LIMIT_KEY_TEXT_BYTES]; /* "": there is none */
 };
 
 /* One TCP connection. Owned by libuv from bh_connection_open to its closing callback. */
@@ -79,7 +84,10 @@ struct bh_conn {
     uv_connect_t connect;
     uv_write_t write;
     struct buf in, out, sending;
+    struct bh_tls *tls; /* NULL: plain TCP */
+    uint8_t *raw;       /* what is read with TLS */
     bool writing, dropped;
+    bool failed; /* nothing may be said any more */
 };
 
 enum bh_request_kind { BH_SUBSCRIBE, BH_PUBLISH, BH_SETTLE, BH_DRAIN, BH_STATE, BH_TASK, BH_WAIT };
@@ -175,7 +183,8 @@ struct bellhop {
 
     enum bh_phase phase;
     enum bh_leave leave;
-    bool welcomed; /* ever */
+    bool welcomed;   /* ever */
+    bool challenged; /* on this connection, and answered */
     bool stop_asked, drain_sent, drained;
     bool quiet;           /* the broker is about to stop: it hands out nothing */
     bool choked;          /* out is full */
@@ -197,6 +206,7 @@ struct bellhop {
 
     struct sockaddr_storage addresses[BH_ADDRESSES];
     size_t addresses_count, address_next;
+    struct bh_trust *trust; /* made with the first connection of bellhops:// */
     struct bh_conn *conn;
     struct frame_decoder *decoder;
     uint64_t heartbeat_ms, heard_ms, sent_ms;
@@ -209,8 +219,14 @@ struct bellhop {
     size_t waiting_bytes;
 };
 
-/* url.c. False: not bellhop://[key@]host[:port]. */
+/* url.c. False: not bellhop[s]://[key@]host[:port]. */
 bool bh_url_parse(struct bh_url *u, const char *text);
+
+/* auth.c */
+void bh_auth_challenged(struct bellhop *c, const struct frame *f);
+/* What AUTH proves the key with; nonces of 32 bytes. False: they are not, or libcrypto cannot. */
+bool bh_auth_prove(const char *key, struct slice broker_nonce, struct slice client_nonce,
+                   uint8_t proof[32]);
 
 /* client.c */
 uint64_t bh_now_ms(const struct bellhop *c);

@@ -4,12 +4,15 @@
  * addresses one after the other, and hands the first one that answers to the session. Bytes that
  * arrive go to bh_session_read; frames that were appended to `out` leave with bh_connection_flush,
  * one write at a time.
- * Failures: the name is unknown, no address answers, a phase takes too long (the turn looks at
- * deadline_ms), the peer ends or resets, a write fails: all end in bh_lost, which drops the
- * connection; its memory goes with libuv's closing callback. */
+ * With bellhops:// a handshake comes first, what arrives goes through clients/c/tls.h into `in`,
+ * and what leaves from `out` into the wire of the TLS, which is written in its place. Failures: the
+ * name is unknown, no address answers, a phase takes too long (the turn looks at deadline_ms), the
+ * peer ends or resets, a write fails: all end in bh_lost, which drops the connection; its memory
+ * goes with libuv's closing callback. */
 #include <stdlib.h>
 
 #include "clients/c/client.h"
+#include "clients/c/tls.h"
 
 struct resolving {
     uv_getaddrinfo_t req;
@@ -26,8 +29,20 @@ static void on_closed(uv_handle_t *handle) {
     buf_free(&conn->in);
     buf_free(&conn->out);
     buf_free(&conn->sending);
+    bh_tls_free(&conn->tls);
+    free(conn->raw);
     free(conn);
     bh_unpend(c);
+}
+
+/* As far as the socket takes it at once. */
+static void say_goodbye(struct bh_conn *conn) {
+    if (conn->tls == NULL || conn->writing || conn->failed) return;
+    struct buf *wire = bh_tls_wire(conn->tls);
+    bh_tls_goodbye(conn->tls);
+    if (wire->len == 0) return;
+    uv_buf_t bytes = uv_buf_init((char *)wire->data, (unsigned)wire->len);
+    (void)uv_try_write((uv_stream_t *)&conn->tcp, &bytes, 1);
 }
 
 void bh_connection_drop(struct bellhop *c) {
@@ -35,25 +50,58 @@ void bh_connection_drop(struct bellhop *c) {
     if (conn == NULL) return;
     c->conn = NULL;
     conn->dropped = true;
+    say_goodbye(conn);
     uv_close((uv_handle_t *)&conn->tcp, on_closed);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out) {
     struct bh_conn *conn = CONTAINER_OF(handle, struct bh_conn, tcp);
     (void)suggested;
+    if (conn->tls != NULL) {
+        if (conn->raw == NULL) conn->raw = mem_alloc(READ_BYTES);
+        *out = uv_buf_init((char *)conn->raw, READ_BYTES);
+        return;
+    }
     uint8_t *at = buf_reserve(&conn->in, READ_BYTES);
     *out = uv_buf_init((char *)at, at == NULL ? 0 : READ_BYTES);
+}
+
+/* False: the connection is lost. */
+static bool read_tls(struct bellhop *c, struct bh_conn *conn, struct slice raw) {
+    bool was_up = bh_tls_is_up(conn->tls);
+    enum bh_tls_result result = bh_tls_read(conn->tls, raw, &conn->in);
+    if (result == BH_TLS_FAILED) {
+        bh_connection_flush(c); /* its alert */
+        conn->failed = true;
+        if (conn == c->conn) bh_lost(c, "%s", bh_tls_why(conn->tls));
+        return false;
+    }
+    if (!was_up && bh_tls_is_up(conn->tls)) bh_session_start(c);
+    if (conn->in.len > 0) bh_session_read(c, conn);
+    if (conn->dropped) return false;
+    if (result == BH_TLS_END) {
+        bh_lost(c, "the broker closed the connection");
+        return false;
+    }
+    bh_connection_flush(c);
+    return true;
 }
 
 static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *bytes) {
     struct bh_conn *conn = CONTAINER_OF(stream, struct bh_conn, tcp);
     struct bellhop *c = conn->client;
-    (void)bytes;
     if (conn->dropped || nread == 0) return;
     if (nread == UV_EOF) {
-        bh_lost(c, "the broker closed the connection");
+        bool cut = conn->tls != NULL && bh_tls_is_up(conn->tls);
+        conn->failed = true;
+        bh_lost(c, "%s",
+                cut ? "the connection was cut off: it ended without the close_notify of TLS"
+                    : "the broker closed the connection");
     } else if (nread < 0) {
         bh_lost(c, "reading: %s", uv_strerror((int)nread));
+    } else if (conn->tls != NULL) {
+        c->heard_ms = bh_now_ms(c);
+        read_tls(c, conn, slice_of(bytes->base, (size_t)nread));
     } else {
         conn->in.len += (size_t)nread;
         c->heard_ms = bh_now_ms(c);
@@ -70,7 +118,8 @@ static void on_connect(uv_connect_t *req, int status) {
         status = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
     }
     if (status == 0) {
-        bh_session_start(c);
+        if (conn->tls == NULL) bh_session_start(c);
+        else read_tls(c, conn, slice_of(NULL, 0)); /* says hello */
         return;
     }
     bh_connection_drop(c);
@@ -88,6 +137,7 @@ static void connect_next(struct bellhop *c) {
         buf_init(&conn->in, (size_t)2 * BH_FRAME_BYTES_MAX);
         buf_init(&conn->out, BH_OUT_BYTES_MAX);
         buf_init(&conn->sending, BH_OUT_BYTES_MAX);
+        if (c->trust != NULL) conn->tls = bh_tls_new(c->trust, c->url.host);
         CHECK(uv_tcp_init(c->loop, &conn->tcp) == 0);
         c->pending++;
         c->conn = conn;
@@ -120,7 +170,15 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *list
 }
 
 void bh_connection_open(struct bellhop *c) {
+    char error[BH_TEXT_BYTES];
     c->addresses_count = c->address_next = 0;
+    if (c->url.tls && c->trust == NULL) {
+        c->trust = bh_trust_new(&c->options, error, sizeof error);
+        if (c->trust == NULL) {
+            bh_finish(c, BELLHOP_EARGUMENT, "%s", error);
+            return;
+        }
+    }
     if (uv_ip4_addr(c->url.host, c->url.port, (struct sockaddr_in *)&c->addresses[0]) == 0 ||
         uv_ip6_addr(c->url.host, c->url.port, (struct sockaddr_in6 *)&c->addresses[0]) == 0) {
         c->addresses_count = 1;
@@ -165,9 +223,21 @@ static void on_written(uv_write_t *req, int status) {
 
 void bh_connection_flush(struct bellhop *c) {
     struct bh_conn *conn = c->conn;
-    if (conn == NULL || conn->writing || conn->out.len == 0) return;
-    struct buf full = conn->out;
-    conn->out = conn->sending;
+    if (conn == NULL || conn->writing) return;
+    struct buf *from = &conn->out;
+    if (conn->tls != NULL) {
+        from = bh_tls_wire(conn->tls);
+        if (conn->out.len > 0 && bh_tls_is_up(conn->tls)) {
+            if (!bh_tls_seal(conn->tls, buf_slice(&conn->out))) {
+                bh_lost(c, "TLS: what is to be written cannot be encrypted");
+                return;
+            }
+            buf_clear(&conn->out);
+        }
+    }
+    if (from->len == 0) return;
+    struct buf full = *from;
+    *from = conn->sending;
     conn->sending = full;
     conn->writing = true;
     c->sent_ms = bh_now_ms(c);

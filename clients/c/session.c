@@ -1,9 +1,9 @@
 /* The conversation on a connection.
  *
- * The happy path: greeting and HELLO; WELCOME; then frames of the broker until the end.
- * Failures: anything that is not a frame, or not one that fits the moment, is bh_broken; a fatal
- * ERR, or silence for three heartbeats, is bh_lost; QUIET takes no more events, GOAWAY drains and
- * comes back later. */
+ * The happy path: greeting and HELLO; where the broker asks for a key CHALLENGE and AUTH; WELCOME;
+ * then frames of the broker until the end. Failures: anything that is not a frame, or not one that
+ * fits the moment, is bh_broken; a fatal ERR, or silence for three heartbeats, is bh_lost; QUIET
+ * takes no more events, GOAWAY drains and comes back later. */
 #include "clients/c/client.h"
 
 void bh_session_start(struct bellhop *c) {
@@ -13,6 +13,7 @@ void bh_session_start(struct bellhop *c) {
     c->deadline_ms = c->heard_ms + LIMIT_HANDSHAKE_MS;
     c->frame_in_max = LIMIT_FRAME_BYTES_BEFORE_AUTH;
     c->barrier_rid = 0;
+    c->challenged = false;
     bool ok = buf_append_str(out, FRAME_GREETING);
     ok = ok && frame_encode_hello(out, 1, c->name, BELLHOP_VERSION, c->options.heartbeat_ms,
                                   c->options.resume_ms, slice_of(c->session, c->session_len));
@@ -52,7 +53,7 @@ static void on_welcome(struct bellhop *c, const struct frame *f) {
                   (unsigned long long)f->u.welcome.version);
         return;
     }
-    if (auth.len > 0 && !slice_eq_str(auth, "none")) {
+    if (auth.len > 0 && !slice_eq_str(auth, "none") && !c->challenged) {
         bh_finish(c, BELLHOP_EREFUSED,
                   "the broker wants authentication (%.*s), which this client "
                   "does not know",
@@ -211,12 +212,14 @@ static void on_sub_frame(struct bellhop *c, const struct frame *f) {
 }
 
 static void on_frame(struct bellhop *c, const struct frame *f) {
-    if (c->phase == BH_GREETING && f->op != FRAME_WELCOME && f->op != FRAME_ERR) {
+    if (c->phase == BH_GREETING && f->op != FRAME_WELCOME && f->op != FRAME_CHALLENGE &&
+        f->op != FRAME_ERR) {
         bh_broken(c, "the first frame is not WELCOME");
         return;
     }
     switch (f->op) {
     case FRAME_WELCOME: on_welcome(c, f); break;
+    case FRAME_CHALLENGE: bh_auth_challenged(c, f); break;
     case FRAME_ERR: on_err(c, f); break;
     case FRAME_SUBSCRIBED: on_subscribed(c, f); break;
     case FRAME_DELIVER:

@@ -3,6 +3,7 @@
 #include "clients/c/client.h"
 
 #define SCHEME       "bellhop://"
+#define SCHEME_TLS   "bellhops://"
 #define PORT_DEFAULT 8421
 
 static bool parse_port(const char *text, size_t len, uint16_t *port) {
@@ -14,9 +15,16 @@ static bool parse_port(const char *text, size_t len, uint16_t *port) {
 }
 
 bool bh_url_parse(struct bh_url *u, const char *text) {
-    if (strncmp(text, SCHEME, strlen(SCHEME)) != 0) return false;
-    const char *host = text + strlen(SCHEME), *at = strrchr(host, '@');
-    if (at != NULL) host = at + 1; /* a key only matters to a broker that asks for one */
+    u->tls = strncmp(text, SCHEME_TLS, strlen(SCHEME_TLS)) == 0;
+    if (!u->tls && strncmp(text, SCHEME, strlen(SCHEME)) != 0) return false;
+    const char *host = text + strlen(u->tls ? SCHEME_TLS : SCHEME), *at = strrchr(host, '@');
+    u->key[0] = '\0';
+    if (at != NULL) { /* a key only matters to a broker that asks for one */
+        if (!slice_to_cstr(slice_of(host, (size_t)(at - host)), u->key, sizeof u->key)) {
+            return false;
+        }
+        host = at + 1;
+    }
     size_t len = strlen(host);
     if (len > 0 && host[len - 1] == '/') len--;
 

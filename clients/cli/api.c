@@ -78,21 +78,31 @@ int api_confirm(const struct args *args, const char *question) {
 int api_workers_url(struct cli *cli, char **url) {
     const char *key = getenv("BELLHOP_KEY"), *address = getenv("BELLHOP_WORKERS");
     const char *at = key != NULL && key[0] != '\0' ? "@" : "";
+    bool https = strncmp(http_url(cli->http), "https:", 6) == 0;
     if (key == NULL) key = "";
     if (address != NULL && address[0] != '\0') {
-        *url = text_printf("bellhop://%s%s%s", key, at, address);
+        const char *scheme = https ? "bellhops://" : "bellhop://", *end = strstr(address, "://");
+        if (end != NULL) {
+            scheme = strncmp(address, "bellhops:", 9) == 0 ? "bellhops://" : "bellhop://";
+            address = end + 3;
+        }
+        *url = text_printf("%s%s%s%s", scheme, key, at, address);
         return 0;
     }
     struct http_reply reply;
     int error = http_get(cli->http, "/v1/status", &reply);
     if (error != 0) return error;
+    struct slice tls;
     uint64_t port = json_number(buf_slice(&reply.body), "workers_port", 0);
+    bool with_tls =
+        json_find(buf_slice(&reply.body), "workers_tls", &tls) && slice_eq_str(tls, "true");
     buf_free(&reply.body);
     if (port == 0 || port > 65535) {
         cli_complain("%s/v1/status names no worker port; BELLHOP_WORKERS=HOST:PORT overrides it",
                      http_url(cli->http));
         return CLI_INTERNAL;
     }
-    *url = text_printf("bellhop://%s%s%s:%u", key, at, http_host(cli->http), (unsigned)port);
+    *url = text_printf("bellhop%s://%s%s%s:%u", with_tls ? "s" : "", key, at, http_host(cli->http),
+                       (unsigned)port);
     return 0;
 }

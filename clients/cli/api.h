@@ -25,8 +25,9 @@ void api_set_u64(json_t *tree, const char *key, uint64_t value);
 /* Sets `key` to what the option says; CLI_USAGE when that is not UTF-8. */
 int api_set_text(json_t *tree, const char *option, const char *key, const char *value);
 
-/* bellhop://[key@]host:port of the worker port: what BELLHOP_WORKERS says, or the status. The
- * caller frees. 0 or an exit code. */
+/* bellhop[s]://[key@]host:port of the worker port: what BELLHOP_WORKERS says (with TLS when
+ * BELLHOP_URL is https, or as its own bellhop:// or bellhops:// says), or the status. The caller
+ * frees. 0 or an exit code. */
 int api_workers_url(struct cli *cli, char **url);
 
 /* Before anything is asked of the broker: whether somebody can say yes. 0, or CLI_USAGE when there

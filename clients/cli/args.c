@@ -7,6 +7,7 @@
 
 const struct option args_common[] = {
     {.name = "--json", .help = "print JSON, one object per line"},
+    {.name = "--ca", .value = "FILE", .help = "authorities to trust with https (BELLHOP_CA)"},
     {.name = "--help", .help = "print this text"},
     {.name = NULL},
 };

@@ -27,7 +27,15 @@ enum cli_exit {
 
 struct http;
 
+/* Files of TLS, PEM; NULL or "": none. */
+struct cli_tls {
+    const char *ca; /* authorities, instead of the system's: --ca, BELLHOP_CA */
+    const char *cert,
+        *key; /* what is shown to a broker that asks: BELLHOP_CERT, BELLHOP_CERT_KEY */
+};
+
 struct cli {
+    struct cli_tls tls;
     struct http *http; /* the broker at BELLHOP_URL */
     bool json;         /* --json: one object per line */
     bool colour;       /* stdout is a terminal and NO_COLOR is not set */

@@ -170,8 +170,13 @@ static void on_signal(uv_signal_t *handle, int number) {
 }
 
 static int open_client(struct listen *l, const char *url) {
-    struct bellhop_options options = {
-        .loop = &l->loop, .name = "bellhop listen", .on_state = on_state, .ctx = l};
+    struct bellhop_options options = {.loop = &l->loop,
+                                      .name = "bellhop listen",
+                                      .ca_file = l->cli->tls.ca,
+                                      .cert_file = l->cli->tls.cert,
+                                      .key_file = l->cli->tls.key,
+                                      .on_state = on_state,
+                                      .ctx = l};
     int error = bellhop_open(&l->client, url, &options);
     if (error != 0) {
         cli_complain(

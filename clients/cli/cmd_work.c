@@ -319,7 +319,7 @@ static void on_state(void *ctx, const char *state) {
     if (w->state == WORK_STOPPED || (w->lost != NULL && strcmp(w->lost, state) == 0)) return;
     free(w->lost);
     w->lost = mem_strdup(state);
-    if (strncmp(state, "refused", 7) == 0) {
+    if (strncmp(state, "refused", 7) == 0 || strncmp(state, "stopped", 7) == 0) {
         cli_complain("%s", state);
         finish(w, CLI_REFUSED);
     } else if (strncmp(state, "quiet", 5) == 0) {
@@ -362,6 +362,9 @@ static int open_client(struct work *w, const char *url) {
     struct bellhop_options options = {.loop = &w->loop,
                                       .name = "bellhop work",
                                       .resume_ms = w->resume_ms,
+                                      .ca_file = w->cli->tls.ca,
+                                      .cert_file = w->cli->tls.cert,
+                                      .key_file = w->cli->tls.key,
                                       .on_state = on_state,
                                       .ctx = w};
     int error = bellhop_open(&w->client, url, &options);

@@ -87,6 +87,24 @@ static const struct option sub_seek_options[] = {
     {.name = "--yes", .help = "do not ask"},
     END};
 
+static const struct option key_create_options[] = {
+    {.name = "--scope",
+     .value = "S",
+     .help = "publish, consume, manage or admin (everything)",
+     .many = true},
+    {.name = "--source", .value = "GLOB", .help = "sources it may manage (all)", .many = true},
+    {.name = "--subscription",
+     .value = "GLOB",
+     .help = "subscriptions it may use (all)",
+     .many = true},
+    {.name = "--expire", .value = "TIME", .help = "from now, such as 90d (never)"},
+    END};
+
+static const struct option key_revoke_options[] = {
+    {.name = "--force", .help = "also the last one with the scope admin"},
+    {.name = "--yes", .help = "do not ask"},
+    END};
+
 static const struct option sub_rm_options[] = {{.name = "--yes", .help = "do not ask"}, END};
 
 static const struct option top_options[] = {
@@ -302,6 +320,34 @@ const struct command commands[] = {
      .example = "bellhop source ls",
      .options = no_options,
      .run = cmd_source_ls},
+    {.name = "key create",
+     .usage = "NAME --scope S [--scope S]... [--source GLOB]... [--subscription GLOB]...\n"
+              "           [--expire TIME]",
+     .summary = "make a key; it is shown once",
+     .details =
+         "From the first key on, which needs the scope admin, the broker asks everybody for one. "
+         "BELLHOP_KEY\nholds the one that this program sends.",
+     .example = "bellhop key create ops --scope admin\n"
+                "  bellhop key create billing --scope consume --subscription 'billing.*' --expire "
+                "90d",
+     .options = key_create_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_key_create},
+    {.name = "key ls",
+     .usage = "",
+     .summary = "list the keys, without what is secret of them",
+     .example = "bellhop key ls",
+     .options = no_options,
+     .run = cmd_key_ls},
+    {.name = "key revoke",
+     .usage = "ID [--force] [--yes]",
+     .summary = "end a key at once, with its sessions",
+     .example = "bellhop key revoke akx3ce1ez3ei",
+     .options = key_revoke_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_key_revoke},
     {.name = "source rm",
      .usage = "NAME",
      .summary = "close a door; its events stay",

@@ -14,6 +14,7 @@ struct http {
     CURL *curl;
     char *url, *host;
     char *authorization; /* header, or NULL */
+    const struct cli_tls *tls;
     CURLcode result;
     char error[CURL_ERROR_SIZE];
 };
@@ -65,7 +66,7 @@ static char *bearer(const char *key) {
     return header;
 }
 
-int http_open(struct http **out, const char *url, const char *key) {
+int http_open(struct http **out, const char *url, const char *key, const struct cli_tls *tls) {
     *out = NULL;
     if (key != NULL && strpbrk(key, "\r\n") != NULL) {
         cli_complain("BELLHOP_KEY holds a line end");
@@ -79,6 +80,7 @@ int http_open(struct http **out, const char *url, const char *key) {
         return error;
     }
     h->authorization = bearer(key);
+    h->tls = tls;
     h->curl = curl_easy_init();
     CHECK(h->curl != NULL);
     *out = h;
@@ -130,6 +132,10 @@ static bool is_loopback(const char *host) {
            strcmp(host, "[::1]") == 0;
 }
 
+static void set_file(CURL *curl, CURLoption option, const char *file) {
+    if (file != NULL && file[0] != '\0') curl_easy_setopt(curl, option, file);
+}
+
 static void set_request(struct http *h, const struct http_request *request, const char *url,
                         struct http_reply *reply) {
     CURL *curl = h->curl;
@@ -143,6 +149,9 @@ static void set_request(struct http *h, const struct http_request *request, cons
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, h->error);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, reply);
+    set_file(curl, CURLOPT_CAINFO, h->tls->ca);
+    set_file(curl, CURLOPT_SSLCERT, h->tls->cert);
+    set_file(curl, CURLOPT_SSLKEY, h->tls->key);
     if (is_loopback(h->host)) curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
     if (request->body != NULL) {
         curl_easy_setopt(curl, CURLOPT_POST, 1L);
@@ -186,6 +195,12 @@ void http_complain(const struct http *h) {
         break;
     case CURLE_COULDNT_RESOLVE_HOST:
         cli_complain("%s: %s; BELLHOP_URL says where the broker is", h->url, why);
+        break;
+    case CURLE_PEER_FAILED_VERIFICATION:
+        cli_complain(
+            "%s: its certificate is not trusted (%s)\n"
+            "  say who has signed it: --ca FILE, or export BELLHOP_CA=FILE",
+            h->url, why);
         break;
     case CURLE_OPERATION_TIMEDOUT:
         cli_complain(

@@ -26,9 +26,10 @@ struct http_reply {
     struct buf body;
 };
 
-/* `url` is http:// or https:// with a host; `key` (may be NULL) is sent as a bearer. 0, or
- * CLI_USAGE after saying what is wrong with the URL. */
-int http_open(struct http **out, const char *url, const char *key);
+/* `url` is http:// or https:// with a host; `key` (may be NULL) is sent as a bearer; `tls` says
+ * whom to trust and what to show, borrowed as long as it is open. 0, or CLI_USAGE after saying what
+ * is wrong with the URL. */
+int http_open(struct http **out, const char *url, const char *key, const struct cli_tls *tls);
 void http_close(struct http **h);
 /* The base of every request, without a slash at the end. */
 const char *http_url(const struct http *h);

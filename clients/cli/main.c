@@ -45,7 +45,11 @@ static void print_overview(FILE *out) {
         "  BELLHOP_URL      the broker's HTTP address (" CLI_URL_DEFAULT
         ")\n"
         "  BELLHOP_WORKERS  HOST:PORT of its worker port, when it is not the one it reports\n"
-        "  BELLHOP_KEY      sent as Authorization: Bearer\n"
+        "  BELLHOP_CA       PEM file of the authorities to trust with https, instead of the "
+        "system's\n"
+        "  BELLHOP_CERT, BELLHOP_CERT_KEY\n"
+        "                   PEM files of a certificate and its key, for a broker that wants one\n"
+        "  BELLHOP_KEY      the key, where the broker asks for one: bh_...\n"
         "  BELLHOP_SECRET   signs what `send` and `listen` send, instead of --secret\n"
         "  NO_COLOR         no colours on a terminal\n"
         "\n"
@@ -201,11 +205,13 @@ static int help(int argc, char **argv) {
 static int run_command(const struct command *command, const struct args *args) {
     const char *url = getenv("BELLHOP_URL");
     struct cli cli = {
+        .tls = {args_get(args, "--ca"), getenv("BELLHOP_CERT"), getenv("BELLHOP_CERT_KEY")},
         .json = args_has(args, "--json"),
         .colour = isatty(STDOUT_FILENO) && getenv("NO_COLOR") == NULL,
     };
     if (url == NULL || url[0] == '\0') url = CLI_URL_DEFAULT;
-    int error = http_open(&cli.http, url, getenv("BELLHOP_KEY"));
+    if (cli.tls.ca == NULL) cli.tls.ca = getenv("BELLHOP_CA");
+    int error = http_open(&cli.http, url, getenv("BELLHOP_KEY"), &cli.tls);
     if (error == 0) error = command->run(&cli, args);
     http_close(&cli.http);
     return error;

@@ -5,8 +5,11 @@ two is an agreement with the page.
 """
 
 import collections
+import hashlib
+import hmac
 import itertools
 import json
+import os
 import socket
 import struct
 import time
@@ -19,6 +22,7 @@ HELLO, AUTH, SUBSCRIBE, WINDOW, ACK, NACK, EXTEND, UNSUBSCRIBE = 1, 2, 3, 4, 5, 
 PUBLISH, REPLAY, REDRIVE, PING, PONG, DRAIN, CLOSE, WAIT = 9, 10, 11, 13, 14, 15, 16, 17
 WELCOME, OK, ERR, SUBSCRIBED, DELIVER, SETTLED, LEASE, REVOKE = 64, 65, 66, 67, 68, 69, 70, 71
 STATE, PUBLISHED, DRAINED, QUIET, GOAWAY, ENDED, JOB_EVENT = 72, 73, 74, 76, 77, 78, 79
+CHALLENGE = 80
 
 RELEASE, FAIL, REJECT, ELSEWHERE = 0, 1, 2, 3
 FLAG_REPLAY, FLAG_AGAIN, FLAG_REDRIVEN = 1, 2, 4
@@ -68,6 +72,19 @@ def ranges_of(tags):
     return out
 
 
+def prove(key, broker_nonce, client_nonce=None):
+    """The fields of the AUTH that answers a CHALLENGE."""
+    def mac(secret, message):
+        return hmac.new(secret, message, hashlib.sha256).digest()
+
+    client_nonce = client_nonce or os.urandom(32)
+    client_key = mac(key.encode(), b"Client Key")
+    stored_key = hashlib.sha256(client_key).digest()
+    mask = mac(stored_key, b"hmac-sha256" + broker_nonce + client_nonce)
+    proof = bytes(a ^ b for a, b in zip(client_key, mask))
+    return "hmac-sha256", key.split("_")[1], proof, client_nonce
+
+
 def text(value):
     return value.decode() if isinstance(value, bytes) else value
 
@@ -89,10 +106,12 @@ def given(**options):
 
 class Client:
     def __init__(self, port, name="test", heartbeat_ms=None, hello=True, greeting=GREETING,
-                 timeout=30, resume_ms=None, resume=None):
+                 timeout=30, resume_ms=None, resume=None, tls=None, key=None):
         self.timeout = timeout
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.buffer = bytearray()
         self.items = collections.deque()  # delivered and not yet taken
         self.frames = collections.deque()  # everything else that nobody asked for yet
@@ -100,6 +119,7 @@ class Client:
         self.answer_pings = True
         self.pings = 0
         self.welcome = None
+        self.key = key
         if greeting:
             self.socket.sendall(greeting)
         if hello:
@@ -226,7 +246,12 @@ class Client:
         """The map of WELCOME; its "session" is the `resume` of the connection after this one."""
         options = {"min": 1, "max": 1, "name": name, "version": "0", "features": []}
         options |= given(heartbeat_ms=heartbeat_ms, resume_ms=resume_ms, resume=resume)
-        self.welcome = self.request(HELLO, options, want=WELCOME)[2]
+        frame = self.request(HELLO, options)
+        if frame[0] == CHALLENGE and self.key is not None:
+            frame = self.request(AUTH, *prove(self.key, frame[3]))
+        if frame[0] != WELCOME:
+            raise ProtocolError(self.as_err(frame) if frame[0] == ERR else frame)
+        self.welcome = frame[2]
         return self.welcome
 
     def ping(self):

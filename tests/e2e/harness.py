@@ -95,10 +95,12 @@ class Broker:
             self.args += ["--config", str(path)]
         self.log_path = self.directory / "broker.log"
         self.env = {}  # added to its environment at the next start
+        self.key = None  # sent with requests and by the command line
         self.before = []  # a command that runs it in its own place: limits, another clock
         self.process = None
         self.killed = False
         self.http = self.http_address = None
+        self.tls = None  # the ssl.SSLContext of its clients
         self.http_port = self.workers_port = None
 
     # -- life --
@@ -114,12 +116,12 @@ class Broker:
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
                 env={**broker_env(), **self.env}, cwd=self.directory)
         lines = self._read_greeting()
-        assert lines[0].startswith("bellhopd: http on "), lines
-        assert lines[1].startswith("bellhopd: workers on "), lines
+        assert lines[0].startswith(("bellhopd: http on ", "bellhopd: https on ")), lines
+        assert lines[1].startswith(("bellhopd: workers on ", "bellhopd: workers (TLS) on ")), lines
         assert lines[2] == "bellhopd: ready", lines
         self.http_address = lines[0].rsplit(" ", 1)[1]
         self.http_port = int(self.http_address.rsplit(":", 1)[1])
-        self.http = "http://" + self.http_address
+        self.http = ("https://" if "https on" in lines[0] else "http://") + self.http_address
         self.workers_port = int(lines[1].rsplit(":", 1)[1])
         return self
 
@@ -205,7 +207,13 @@ class Broker:
 
     def request(self, method, path, body=None, headers=None):
         """One request on a connection of its own: (status, headers, body bytes)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=DEADLINE_S)
+        if self.http.startswith("https:"):
+            connection = http.client.HTTPSConnection("127.0.0.1", self.http_port,
+                                                     timeout=DEADLINE_S, context=self.tls)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=DEADLINE_S)
+        if self.key is not None and not path.startswith("/in/"):
+            headers = {"Authorization": f"Bearer {self.key}", **(headers or {})}
         try:
             connection.request(method, path, body=body, headers=headers or {})
             response = connection.getresponse()
@@ -307,6 +315,8 @@ class Broker:
     def run_cli(self, *args, input=None, env=None, timeout=DEADLINE_S):
         """Runs `bellhop ...` against this broker to its end."""
         environment = {**broker_env(), "BELLHOP_URL": self.http, **(env or {})}
+        if self.key is not None:
+            environment.setdefault("BELLHOP_KEY", self.key)
         return subprocess.run([str(BUILD / "bellhop"), *args], input=input, env=environment,
                               capture_output=True, text=True, timeout=timeout, cwd=self.directory)
 

@@ -110,8 +110,7 @@ class FragileBroker(Broker):
 
 
 OUT_OF_MEMORY = ("out of memory", "Cannot allocate memory", "memory ran out",
-                 "cannot make an event loop", "libcrypto has no HMAC",
-                 "check failed: ok == 1 && len == MAC_BYTES", "check failed: random_ok == 1")
+                 "cannot make an event loop", "libcrypto has no HMAC")
 
 
 class Gone(Exception):

@@ -6,7 +6,9 @@
  * The input is lines: "METHOD /path?query" begins a request, the lines up to the next one that
  * looks so are its body. "TIME n" lets n seconds pass, "WORK name" attaches a worker to that
  * subscription, which rejects what it gets: so there are dead letters to ask for. "CRASH" is a
- * power loss. A webhook's id is not known beforehand: "@" in a target is that of the first one.
+ * power loss. A webhook's id is not known beforehand: "@" in a target is that of the first one. Nor
+ * is a key: "KEY n" lets the requests from there on carry the n-th that was made (0: none; the
+ * first one is carried without a word), and "~" in a target is the id of the last one.
  *
  * The server's and the client's own functions are replaced by the linker (--wrap): answers and
  * deliveries end here, and the clocks are virtual. A delivery is answered with the status that its
@@ -22,10 +24,11 @@
 
 #define REQUESTS_MAX 100
 #define MESSAGE_SIZE 512 /* as the server's */
-#define HEADERS      3
+#define HEADERS      4
+#define KEYS_MAX     8 /* that are remembered */
 #define ROUNDS_MAX   8 /* of deliveries in one turn: each outcome may hand out the next one */
 
-enum { ROOM_NONE, ROOM_ADMIN, ROOM_INGEST, ROOM_WEBHOOKS, ROOM_JOBS };
+enum { ROOM_NONE, ROOM_ADMIN, ROOM_INGEST, ROOM_WEBHOOKS, ROOM_JOBS, ROOM_AUTH };
 
 struct http_transfer {
     struct list link;
@@ -36,6 +39,7 @@ struct http_transfer {
 
 static struct rooms {
     struct world w;
+    struct auth *auth;
     struct admin *admin;
     struct ingest *ingest;
     struct webhooks *webhooks;
@@ -44,6 +48,8 @@ static struct rooms {
     struct http_server *http; /* never looked into */
     uint64_t last_handle, last_worker;
     bool waits[REQUESTS_MAX + 1]; /* by handle */
+    char keys[KEYS_MAX][KEY_TEXT_BYTES + 1];
+    size_t keys_count, key; /* key: of the requests; 0: none */
 } rooms;
 
 /* ---- what the linker puts in the place of http and net ---- */
@@ -69,6 +75,17 @@ static bool note_root(void *ctx, const struct json_value *v) {
     return true;
 }
 
+/* The answer that made a key says it once. */
+static void note_key(struct slice body) {
+    static const char mark[] = "\"key\":\"bh_";
+    const uint8_t *at = memmem(body.data, body.len, mark, sizeof mark - 1);
+    if (at == NULL || rooms.keys_count == KEYS_MAX) return;
+    at += sizeof "\"key\":\"" - 1;
+    CHECK(at + KEY_TEXT_BYTES <= body.data + body.len);
+    memcpy(rooms.keys[rooms.keys_count++], at, KEY_TEXT_BYTES);
+    if (rooms.keys_count == 1) rooms.key = 1;
+}
+
 void __wrap_http_respond(struct http_server *s, uint64_t handle, int status,
                          const char *content_type, const char *extra, struct slice body) {
     bool object = false;
@@ -79,6 +96,7 @@ void __wrap_http_respond(struct http_server *s, uint64_t handle, int status,
     CHECK(extra == NULL || strstr(extra, "\r\n") == extra + strlen(extra) - 2);
     CHECK(json_utf8_error(body) == body.len);
     CHECK(json_walk(body, 0, note_root, &object, NULL) && object);
+    if (status == 201) note_key(body);
 }
 
 void __wrap_http_respond_error(struct http_server *s, uint64_t handle, enum err err,
@@ -212,6 +230,8 @@ static void on_effect(void *ctx, const struct effect *e) {
 static void open_rooms(void) {
     struct rooms *r = &rooms;
     char error[256];
+    r->auth = auth_new(r->w.engine, ROOM_AUTH);
+    CHECK(auth_load(r->auth, error, sizeof error) == 0);
     struct ingest_options ingest = {.engine = r->w.engine, .http = &r->http, .room = ROOM_INGEST};
     int err = ingest_open(&r->ingest, &ingest, error, sizeof error);
     CHECK(err == 0);
@@ -233,6 +253,7 @@ static void open_rooms(void) {
     r->jobs = jobs_open(r->w.engine);
     struct admin_options admin = {
         .engine = r->w.engine,
+        .auth = r->auth,
         .store = r->w.store,
         .http = &r->http,
         .ingest = r->ingest,
@@ -253,6 +274,7 @@ static void close_rooms(void) {
     jobs_close(&rooms.jobs);
     webhooks_close(&rooms.webhooks);
     ingest_close(&rooms.ingest);
+    auth_free(&rooms.auth);
 }
 
 static void turn(void) {
@@ -321,6 +343,7 @@ static void request(struct slice verb, struct slice target, struct slice body) {
         {slice_str("host"), slice_str("127.0.0.1:1")},
         {slice_str("content-length"), slice_str(body.len > 0 ? "1" : "0")},
         {slice_str("webhook-id"), body},
+        {slice_str("x-goog-api-key"), slice_str(rooms.key > 0 ? rooms.keys[rooms.key - 1] : "")},
     };
     struct http_request r = {
         .handle = ++rooms.last_handle,
@@ -328,7 +351,7 @@ static void request(struct slice verb, struct slice target, struct slice body) {
         .path = slice_of(target.data, path_len),
         .query = slice_from(target, mark == NULL ? target.len : path_len + 1),
         .headers = headers,
-        .headers_count = HEADERS,
+        .headers_count = rooms.key > 0 ? HEADERS : HEADERS - 1,
         .body = slice_of(bytes, body.len),
         .peer = "127.0.0.1:3",
     };
@@ -351,6 +374,8 @@ static struct slice with_id(struct slice target, struct buf *out) {
     const struct webhook *w = registry_next(webhooks_registry(rooms.webhooks), slice_of(NULL, 0));
     for (size_t i = 0; i < target.len; i++) {
         if (target.data[i] == '@' && w != NULL) buf_append_str(out, w->id);
+        else if (target.data[i] == '~' && rooms.keys_count > 0)
+            buf_append(out, rooms.keys[rooms.keys_count - 1] + 3, KEY_ID_BYTES);
         else buf_append_byte(out, target.data[i]);
     }
     return out->overflow ? target : buf_slice(out);
@@ -368,6 +393,8 @@ static void act(struct slice verb, struct slice argument, struct slice body) {
         if (!slice_to_cstr(argument, name, sizeof name)) return;
         world_attach(&rooms.w, ++rooms.last_worker, name, 4, 0);
         turn();
+    } else if (slice_eq_str(verb, "KEY")) {
+        if (slice_to_u64(argument, &n)) rooms.key = n <= rooms.keys_count ? (size_t)n : 0;
     } else if (slice_eq_str(verb, "CRASH")) {
         crash();
     } else if (argument.len > 0 && argument.data[0] == '/' && rooms.last_handle < REQUESTS_MAX) {

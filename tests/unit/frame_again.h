@@ -14,8 +14,7 @@ static inline bool frame_again_client(const struct frame *f, struct buf *b) {
         slice_to_cstr(f->u.hello.client_version, version, sizeof version);
         return frame_encode_hello(b, f->rid, name, version, f->u.hello.heartbeat_ms,
                                   f->u.hello.resume_ms, f->u.hello.resume);
-    case FRAME_AUTH:
-        return frame_encode_auth(b, f->rid, f->u.auth.mechanism, f->u.auth.key_id, f->u.auth.proof);
+    case FRAME_AUTH: return frame_encode_auth(b, f);
     case FRAME_SUBSCRIBE: return frame_encode_subscribe(b, f);
     case FRAME_WINDOW:
         return frame_encode_window(b, f->rid, f->sub, f->u.window.events, f->u.window.bytes);
@@ -83,6 +82,8 @@ static inline bool frame_again(const struct frame *f, struct buf *b) {
     case FRAME_ENDED:
         return frame_encode_ended(b, f->sub, (enum err)f->u.ended.number, f->u.ended.message);
     case FRAME_JOB_EVENT: return frame_encode_job_event(b, f);
+    case FRAME_CHALLENGE:
+        return frame_encode_challenge(b, f->rid, f->u.challenge.mechanism, f->u.challenge.nonce);
     default: return frame_again_client(f, b);
     }
 }

@@ -209,9 +209,37 @@ static void brokers_that_go_astray(void **state) {
     assert_int_equal(w->handled, 0);
 }
 
+static void challenge(struct world *w, const char *mechanism, size_t nonce_bytes) {
+    static const uint8_t nonce[64];
+    struct buf out = broker_buf();
+    UNTIL(w, w->broker.got[FRAME_HELLO] > 0);
+    CHECK(frame_encode_challenge(&out, 1, slice_str(mechanism), slice_of(nonce, nonce_bytes)));
+    broker_send(&w->broker, &out);
+}
+
+static void challenges_that_cannot_be_answered(void **state) {
+    struct world *w = *state;
+    const struct {
+        const char *mechanism;
+        size_t nonce_bytes;
+    } odd[] = {{"hmac-sha256", 32}, {"plain", 32}, {"hmac-sha256", 31}};
+    w->broker.no_welcome = true;
+    for (int i = 0; i < 3; i++) { /* without a key; then what is not known */
+        w->stopped = 0;
+        w->broker.got[FRAME_HELLO] = 0;
+        open_client(w);
+        challenge(w, odd[i].mechanism, odd[i].nonce_bytes);
+        UNTIL(w, w->stopped == 1);
+        const char *why = bellhop_error(w->client);
+        assert_non_null(strstr(why, i == 0 ? "bellhop://KEY@host" : "does not know"));
+        assert_int_equal(w->broker.got[FRAME_AUTH], 0);
+        bellhop_close(&w->client);
+    }
+}
+
 static void what_is_not_known_is_passed_over(void **state) {
     struct world *w = *state;
-    const uint8_t newer[] = {0, 0, 0, 4, 0x93, 80, 0, 0x80};
+    const uint8_t newer[] = {0, 0, 0, 4, 0x93, 90, 0, 0x80};
     open_client(w);
     UNTIL(w, w->broker.got[FRAME_SUBSCRIBE] == 1);
     broker_write(&w->broker, newer, sizeof newer);
@@ -288,7 +316,7 @@ static void urls(void **state) {
     const char *const bad[] = {"",
                                "bellhop:/h",
                                "http://h",
-                               "bellhops://h",
+                               "bellhops:h",
                                "bellhop://",
                                "bellhop://key@",
                                "bellhop://h:",
@@ -302,7 +330,8 @@ static void urls(void **state) {
                                "bellhop://:8421",
                                "bellhop://h h"};
     const char *const good[] = {"bellhop://h",     "bellhop://h:8421/",      "bellhop://key@h",
-                                "bellhop://[::1]", "bellhop://k:s@[::1]:99", "bellhop://127.0.0.1"};
+                                "bellhop://[::1]", "bellhop://k:s@[::1]:99", "bellhop://127.0.0.1",
+                                "bellhops://h",    "bellhops://k@h:1"};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         if (bellhop_open(&c, bad[i], NULL) != BELLHOP_EURL) fail_msg("taken: %s", bad[i]);
@@ -376,6 +405,7 @@ int main(void) {
         CASE(peers_of_another_kind),
         CASE(brokers_that_do_not_want_us),
         CASE(brokers_that_go_astray),
+        CASE(challenges_that_cannot_be_answered),
         CASE(what_is_not_known_is_passed_over),
         CASE(connections_that_end_anywhere),
         CASE(bytes_that_come_one_by_one),

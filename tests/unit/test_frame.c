@@ -105,13 +105,13 @@ static void every_frame_decodes_and_encodes_to_the_same_bytes(void **state) {
 
 static void every_op_has_a_vector(void **state) {
     static const int ops[] = {
-        FRAME_HELLO,     FRAME_AUTH,   FRAME_SUBSCRIBE,   FRAME_WINDOW,     FRAME_ACK,
-        FRAME_NACK,      FRAME_EXTEND, FRAME_UNSUBSCRIBE, FRAME_PUBLISH,    FRAME_REPLAY,
-        FRAME_REDRIVE,   FRAME_PING,   FRAME_PONG,        FRAME_DRAIN,      FRAME_CLOSE,
-        FRAME_WELCOME,   FRAME_OK,     FRAME_ERR,         FRAME_SUBSCRIBED, FRAME_DELIVER,
-        FRAME_SETTLED,   FRAME_LEASE,  FRAME_REVOKE,      FRAME_STATE,      FRAME_PUBLISHED,
-        FRAME_DRAINED,   FRAME_QUIET,  FRAME_GOAWAY,      FRAME_ENDED,      FRAME_WAIT,
-        FRAME_JOB_EVENT,
+        FRAME_HELLO,     FRAME_AUTH,      FRAME_SUBSCRIBE,   FRAME_WINDOW,     FRAME_ACK,
+        FRAME_NACK,      FRAME_EXTEND,    FRAME_UNSUBSCRIBE, FRAME_PUBLISH,    FRAME_REPLAY,
+        FRAME_REDRIVE,   FRAME_PING,      FRAME_PONG,        FRAME_DRAIN,      FRAME_CLOSE,
+        FRAME_WELCOME,   FRAME_OK,        FRAME_ERR,         FRAME_SUBSCRIBED, FRAME_DELIVER,
+        FRAME_SETTLED,   FRAME_LEASE,     FRAME_REVOKE,      FRAME_STATE,      FRAME_PUBLISHED,
+        FRAME_DRAINED,   FRAME_QUIET,     FRAME_GOAWAY,      FRAME_ENDED,      FRAME_WAIT,
+        FRAME_JOB_EVENT, FRAME_CHALLENGE,
     };
     struct vectors *v = *state;
     for (size_t k = 0; k < sizeof ops / sizeof ops[0]; k++) {
@@ -194,8 +194,11 @@ static void client_fields_are_where_they_belong(void **state) {
     assert_slice(f.u.hello.resume, "s-0123456789abcdef0123456789abcdef");
     f = decoded(v, "auth");
     assert_slice(f.u.auth.mechanism, "hmac-sha256");
-    assert_slice(f.u.auth.key_id, "key_1");
-    assert_int_equal(f.u.auth.proof.len, 4);
+    assert_slice(f.u.auth.key_id, "0a1b2c3d4e5f");
+    assert_int_equal(f.u.auth.proof.len, 32);
+    assert_int_equal(f.u.auth.nonce.len, 32);
+    f = decoded(v, "auth_short");
+    assert_int_equal(f.u.auth.key_id.len + f.u.auth.proof.len + f.u.auth.nonce.len, 0);
     f = decoded(v, "window");
     assert_int_equal(f.u.window.events, 0);
     assert_int_equal(f.u.window.bytes, 65536);
@@ -390,6 +393,9 @@ static void broker_fields_are_where_they_belong(void **state) {
     assert_int_equal(f.u.welcome.heartbeat_ms, 10000);
     assert_int_equal(f.u.welcome.frame_max_bytes, 1114112);
     assert_int_equal(f.u.welcome.resume_ms, 60000);
+    f = decoded(v, "challenge");
+    assert_slice(f.u.challenge.mechanism, "hmac-sha256");
+    assert_int_equal(f.u.challenge.nonce.len, 32);
     f = decoded(v, "err_retry");
     assert_int_equal(f.u.err.number, ERR_NO_ROOM);
     assert_slice(f.u.err.word, "no_room");

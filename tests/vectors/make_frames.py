@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 """Writes frames.json: every frame of the worker protocol as bytes, made by an encoder that is not ours.
 
-Run it when docs/protocol.md changes; every client's tests read the result. A row is
+Run it when docs/protocol.md changes; every client's tests read the result. auth.json is one AUTH with
+all that it is made of. A row of frames.json is
   name, direction ("client" or "broker"), hex (with the length in front),
   json: the msgpack array; bin is {"bin": hex}
 and, where it says something else than "this is what an encoder writes",
   decode_only: true     valid, but not what ours writes (other widths, nil, more fields)
   error: "bad_frame"    a decoder answers with this
 """
+import base64
+import hashlib
+import hmac
 import json
 import pathlib
 import struct
@@ -52,10 +56,32 @@ FILTER = '{"types":["batch.*"]}'
 ITEM = [7, 42, 1700000000123, 1, 2, 2, "batch.succeeded", "msg_1", "gemini", "batches/abc", 1700000000000,
         "application/json", '{"k":"v"}', '{"webhook-id":"msg_1"}', b'{"a":1}']
 
+
+
+def authenticate():
+    """What an AUTH says for one key and one pair of nonces (docs/protocol.md, "Keys")."""
+    def mac(key, message):
+        return hmac.new(key, message, hashlib.sha256).digest()
+
+    secret = base64.urlsafe_b64encode(bytes(range(224, 256))).decode().rstrip("=")
+    text = f"bh_0a1b2c3d4e5f_{secret}"
+    broker_nonce, client_nonce = bytes(range(32)), bytes(range(100, 132))
+    client_key = mac(text.encode(), b"Client Key")
+    stored_key = hashlib.sha256(client_key).digest()
+    mask = mac(stored_key, b"hmac-sha256" + broker_nonce + client_nonce)
+    proof = bytes(a ^ b for a, b in zip(client_key, mask))
+    return {"key": text, "id": "0a1b2c3d4e5f", "client_key": client_key.hex(), "stored_key": stored_key.hex(),
+            "broker_nonce": broker_nonce.hex(), "client_nonce": client_nonce.hex(), "proof": proof.hex()}
+
+
+AUTH = authenticate()
+
 client("hello", [1, 1, {"min": 1, "max": 1, "name": "w1", "version": "0.1.0", "heartbeat_ms": 10000, "features": []}])
 client("hello_resume", [1, 1, {"min": 1, "max": 1, "name": "w1", "version": "0.1.0", "heartbeat_ms": 0, "features": [],
                                "resume_ms": 600000, "resume": "s-" + "0123456789abcdef" * 2}])
-client("auth", [2, 2, "hmac-sha256", "key_1", b"\x00\x01\xfe\xff"])
+client("auth", [2, 2, "hmac-sha256", AUTH["id"], bytes.fromhex(AUTH["proof"]), bytes.fromhex(AUTH["client_nonce"])])
+client("auth_short", [2, 2, "none"], decode_only=True)
+client("auth_nils", [2, 2, "none", None, None, None], decode_only=True)
 client("subscribe", [3, 3, 1, "batches", 64, 16777216, {"concurrency": 8}])
 client("subscribe_create", [3, 4, 2, "batches", 64, 16777216, {"concurrency": 8, "lease_ms": 60000, "create": POLICY}])
 client("subscribe_create_plain", [3, 5, 3, "all", 1, 0, {"concurrency": 0, "create": "{}"}])
@@ -96,6 +122,7 @@ client("wait_not", [17, 27, "a", {"timeout_ms": 0}])
 broker("welcome", [64, 1, {"version": 1, "server": "bellhopd/0.1.0", "session": "s-1", "auth": "none", "nonce": b"\x01\x02",
                            "heartbeat_ms": 10000, "max_frame_bytes": 1114112, "now_ms": 1700000000000, "resume_ms": 60000,
                            "features": []}])
+broker("challenge", [80, 1, "hmac-sha256", bytes.fromhex(AUTH["broker_nonce"])])
 broker("ok", [65, 11, 0])
 broker("ok_replay", [65, 14, 3])
 broker("err", [66, 3, 301, "not_found", "no subscription batches", 0, False])
@@ -202,6 +229,9 @@ raw("bad_replay_dry_run", "client", msgpack.packb([10, 1, "a", {"from_seq": 1, "
 raw("bad_redrive_no_map", "client", msgpack.packb([11, 1, "a"]), error="bad_frame")
 raw("bad_redrive_filter", "client", msgpack.packb([11, 1, "a", {"filter": {"types": ["a"]}}]), error="bad_frame")
 raw("bad_watch", "client", msgpack.packb([72, 1, 1, 1]), error="bad_frame")
+raw("bad_auth_proof", "client", msgpack.packb([2, 1, "hmac-sha256", "k", 5]), error="bad_frame")
+raw("bad_auth_nonce", "client", msgpack.packb([2, 1, "hmac-sha256", "k", b"", {}]), error="bad_frame")
+raw("bad_challenge", "broker", msgpack.packb([80, 1, "hmac-sha256"]), error="bad_frame")
 raw("bad_wait_job", "client", msgpack.packb([17, 1, 5]), error="bad_frame")
 raw("bad_wait_types", "client", msgpack.packb([17, 1, "a", {"types": "batch.*"}]), error="bad_frame")
 raw("bad_wait_type", "client", msgpack.packb([17, 1, "a", {"types": [5]}]), error="bad_frame")
@@ -271,6 +301,8 @@ refused("hello_resume_65", [1, 1, {"resume": "r" * 65}], "too_large")
 
 path = pathlib.Path(__file__).with_name("frames.json")
 path.write_text("[\n" + ",\n".join(json.dumps(r) for r in ROWS) + "\n]\n")
+
+path.with_name("auth.json").write_text(json.dumps(AUTH, indent=2) + "\n")
 
 # The same frames, without their length, are the seeds of tests/fuzz/fuzz_frame.c.
 seeds = path.parent.parent / "fuzz" / "corpus" / "frame"
