@@ -299,14 +299,13 @@ void admin_on_request(struct admin *a, const struct http_request *r) {
     if (is_cross_origin(r)) {
         http_respond_error(*a->options.http, r->handle, ERR_PERMISSION_DENIED,
                            "Origin: a web page of another origin may not use this API");
-    } else if (!access_enter(a, r, scopes_of(row, r), &f)) {
+    } else if (!access_enter(a, r, scopes_of(row, r), &f) ||
+               (row != NULL && !access_touch(a, r, row->touch, last, &f))) {
         answer_refusal(a, r->handle, &f);
     } else if (row == NULL && allow[0] != '\0') {
         answer_not_allowed(a, r, allow);
     } else if (row == NULL) {
         http_respond_error(*a->options.http, r->handle, ERR_NOT_FOUND, "%s", no_such_path);
-    } else if (!access_touch(a, r, row->touch, last, &f)) {
-        answer_refusal(a, r->handle, &f);
     } else {
         row->handler(a, r, last);
     }
