@@ -54,6 +54,18 @@ int api_set_text(json_t *tree, const char *option, const char *key, const char *
     return 0;
 }
 
+int api_workers_open(const struct cli *cli, const char *url, struct bellhop_options *options,
+                     struct bellhop **out) {
+    options->ca_file = cli->tls.ca;
+    options->cert_file = cli->tls.cert;
+    options->key_file = cli->tls.key;
+    int error = bellhop_open(out, url, options);
+    if (error == 0) return 0;
+    cli_complain("the address of the worker port cannot be used (BELLHOP_WORKERS is HOST:PORT): %s",
+                 bellhop_strerror(error));
+    return CLI_USAGE;
+}
+
 int api_can_confirm(const struct args *args, const char *act) {
     if (args_has(args, "--yes") || isatty(STDIN_FILENO)) return 0;
     cli_complain("stdin is no terminal, so nobody can be asked: add --yes to %s", act);

@@ -4,12 +4,13 @@
  * A tree is owned by the command that made it; api_send takes it. A reply belongs to the caller,
  * who frees it with buf_free(&reply.body).
  *
- * May call: http, cli, args, jansson. */
+ * May call: http, cli, args, libbellhop, jansson. */
 #ifndef CLI_API_H
 #define CLI_API_H
 
 #include <jansson.h>
 
+#include "clients/c/bellhop.h"
 #include "clients/cli/args.h"
 #include "clients/cli/http.h"
 #include "clients/cli/json_text.h"
@@ -29,6 +30,11 @@ int api_set_text(json_t *tree, const char *option, const char *key, const char *
  * BELLHOP_URL is https, or as its own bellhop:// or bellhops:// says), or the status. The caller
  * frees. 0 or an exit code. */
 int api_workers_url(struct cli *cli, char **url);
+
+/* Opens a client of the worker port with the certificates that the command line names; `options`
+ * has the rest. 0, or an exit code after a complaint. */
+int api_workers_open(const struct cli *cli, const char *url, struct bellhop_options *options,
+                     struct bellhop **out);
 
 /* Before anything is asked of the broker: whether somebody can say yes. 0, or CLI_USAGE when there
  * is no --yes and stdin is no terminal; `act` says what --yes would do. */

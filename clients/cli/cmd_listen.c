@@ -170,21 +170,10 @@ static void on_signal(uv_signal_t *handle, int number) {
 }
 
 static int open_client(struct listen *l, const char *url) {
-    struct bellhop_options options = {.loop = &l->loop,
-                                      .name = "bellhop listen",
-                                      .ca_file = l->cli->tls.ca,
-                                      .cert_file = l->cli->tls.cert,
-                                      .key_file = l->cli->tls.key,
-                                      .on_state = on_state,
-                                      .ctx = l};
-    int error = bellhop_open(&l->client, url, &options);
-    if (error != 0) {
-        cli_complain(
-            "the address of the worker port cannot be used (BELLHOP_WORKERS is HOST:PORT): "
-            "%s",
-            bellhop_strerror(error));
-        return CLI_USAGE;
-    }
+    struct bellhop_options options = {
+        .loop = &l->loop, .name = "bellhop listen", .on_state = on_state, .ctx = l};
+    int code = api_workers_open(l->cli, url, &options, &l->client);
+    if (code != CLI_OK) return code;
     struct bellhop_sub_options sub = {.handler = on_event,
                                       .on_ended = on_ended,
                                       .ctx = l,

@@ -362,19 +362,10 @@ static int open_client(struct work *w, const char *url) {
     struct bellhop_options options = {.loop = &w->loop,
                                       .name = "bellhop work",
                                       .resume_ms = w->resume_ms,
-                                      .ca_file = w->cli->tls.ca,
-                                      .cert_file = w->cli->tls.cert,
-                                      .key_file = w->cli->tls.key,
                                       .on_state = on_state,
                                       .ctx = w};
-    int error = bellhop_open(&w->client, url, &options);
-    if (error != 0) {
-        cli_complain(
-            "the address of the worker port cannot be used (BELLHOP_WORKERS is HOST:PORT): "
-            "%s",
-            bellhop_strerror(error));
-        return CLI_USAGE;
-    }
+    int code = api_workers_open(w->cli, url, &options, &w->client);
+    if (code != CLI_OK) return code;
     struct bellhop_sub_options sub = {.handler = on_event,
                                       .on_ended = on_ended,
                                       .ctx = w,

@@ -104,6 +104,12 @@ static void test_refused(void **state) {
     (void)state;
     /* flag, value, what the message must hold beside the flag and the value */
     static const char *const bad[][3] = {
+        {"--webhook-https-only", "maybe", "yes or no"},
+        {"--webhook-signature", "rs512", "v1a or jwt"},
+        {"--webhook-timeout", "1ms", "milliseconds"},
+        {"--webhook-max-age", "none", "milliseconds"},
+        {"--max-per-ip", "many", "a number"},
+        {"--max-per-ip", "16001", "16000"},
         {"--retain-age", "7", "7d"},
         {"--retain-age", "d", "7d"},
         {"--retain-age", "7w", "7d"},
@@ -174,11 +180,67 @@ static void test_bad_file(void **state) {
     }
 }
 
+static void test_webhooks(void **state) {
+    (void)state;
+    struct config c;
+    assert_int_equal(read_args(&c, (const char *const[]){NULL}), CONFIG_RUN);
+    assert_string_equal(c.webhook_allow, "");
+    assert_int_equal(c.webhook_https_only, 0);
+    assert_string_equal(c.webhook_signature, "v1a");
+    assert_int_equal(c.webhook_timeout_ms, 15000);
+    assert_int_equal(c.webhook_max_age_ms, DAY_MS);
+    assert_int_equal(c.webhook_backoff_min_ms, 5000);
+    assert_int_equal(c.webhook_backoff_max_ms, 5 * 3600 * 1000);
+    assert_int_equal(c.webhook_disable_after_ms, 5 * DAY_MS);
+    config_free(&c);
+
+    /* A list grows with each flag, and goes on from what the file has. */
+    char *path = file_with("webhook_allow: 10.1.0.0/16, fd00::/8\nwebhook_https_only: yes\n");
+    assert_int_equal(READ(&c, "--webhook-allow", "127.0.0.0/8", "--config", path, "--webhook-allow",
+                          "::1/128", "--webhook-signature", "jwt"),
+                     CONFIG_RUN);
+    assert_string_equal(c.webhook_allow, "10.1.0.0/16, fd00::/8,127.0.0.0/8,::1/128");
+    assert_int_equal(c.webhook_https_only, 1);
+    assert_string_equal(c.webhook_signature, "jwt");
+    config_free(&c);
+    unlink(path);
+    free(path);
+
+    assert_int_equal(READ(&c, "--webhook-https-only", "no", "--webhook-disable-after", "none"),
+                     CONFIG_RUN);
+    assert_int_equal(c.webhook_https_only, 0);
+    assert_int_equal(c.webhook_disable_after_ms, 0);
+    config_free(&c);
+
+    assert_int_equal(READ(&c, "--webhook-backoff-min", "2m", "--webhook-backoff-max", "1m"),
+                     CONFIG_BAD);
+    assert_non_null(strstr(said, "webhook-backoff-min"));
+    config_free(&c);
+}
+
+static void test_count(void **state) {
+    (void)state;
+    struct config c;
+    static const struct {
+        const char *text;
+        uint64_t n;
+    } counts[] = {{"16", 16}, {"none", 0}, {"0", 0}, {"16000", 16000}};
+    assert_int_equal(read_args(&c, (const char *const[]){NULL}), CONFIG_RUN);
+    assert_int_equal(c.max_per_ip, 1024);
+    config_free(&c);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        assert_int_equal(READ(&c, "--max-per-ip", counts[i].text), CONFIG_RUN);
+        assert_int_equal(c.max_per_ip, counts[i].n);
+        config_free(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_units),
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_file),
-        cmocka_unit_test(test_bad_file),
+        cmocka_unit_test(test_bad_file), cmocka_unit_test(test_webhooks),
+        cmocka_unit_test(test_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
