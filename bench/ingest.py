@@ -2,7 +2,9 @@
 """Measures Bellhop beside nginx and Redis on this machine and writes bench/results/.
 
     bench/ingest.py [--build build] [--seconds 3] [--rounds 3] [--quick] [--note TEXT]
-                    [--out FILE]
+                    [--beside BUILD] [--out FILE]
+
+--beside names the build folder of another version: its ingest is measured in the same rounds.
 
 Needs a release build, and the peers of `scripts/setup --bench`. Everything is on loopback, in a
 directory of its own, and is ended by its pid. What is compared runs right after each other in every
@@ -24,6 +26,7 @@ from broker import (REPO, Processes, fdatasync_us, free_port, machine_rows, prog
 
 SECRET = "whsec_" + base64.b64encode(b"b" * 32).decode()
 CONNECTIONS = (16, 64, 256)
+BESIDE = "ingest of the other version"
 NGINX = """
 worker_processes 1;
 daemon off;
@@ -71,6 +74,14 @@ class Peers(Processes):
         broker.api("POST", "/v1/sources", {"name": "bench", "secrets": [SECRET]})
         return broker.http_port, broker.workers_port
 
+    def door(self, *, keys=True):
+        """HTTP port of a broker that takes webhooks in, and asks for a key everywhere else."""
+        broker = self.broker()
+        broker.api("POST", "/v1/sources", {"name": "bench", "secrets": [SECRET]})
+        if keys:
+            broker.api("POST", "/v1/keys", {"name": "bench", "scopes": ["admin"]})
+        return broker.http_port
+
 
 class Figures:
     def __init__(self):
@@ -90,22 +101,32 @@ class Figures:
         return statistics.median(x["per_s"] / y["per_s"] for x, y in pairs)
 
 
-def measure(build, directory, rounds, seconds, count):
+def measure_ingest(figures, build, doors, several):
+    """`doors`: name -> port; who is first in one round is last in the next."""
+    for name, port in doors:
+        figures.add(name, f"{several[1]} conns", run(
+            build, "bench_load", "http", "--port", port, "--secret", SECRET, *several))
+
+
+def measure(build, beside, directory, rounds, seconds, count):
     figures = Figures()
-    peers = Peers(build, directory)
+    peers, others = Peers(build, directory), Peers(beside, directory)
     try:
-        for _ in range(rounds):
-            nginx, redis, (http_port, workers_port) = peers.nginx(), peers.redis(), peers.bellhop()
+        for number in range(rounds):
+            nginx, redis, (_, workers_port) = peers.nginx(), peers.redis(), peers.bellhop()
+            doors = [("bellhop ingest", peers.door())]
+            if beside:
+                doors.append((BESIDE, others.door(keys=False)))
             load = ("--seconds", seconds)
             for connections in CONNECTIONS:
                 shape = f"{connections} conns"
                 several = ("--connections", connections, *load)
                 figures.add("nginx return 200", shape, run(
                     build, "bench_load", "http", "--port", nginx, "--secret", SECRET, *several))
-                figures.add("bellhop ingest", shape, run(
-                    build, "bench_load", "http", "--port", http_port, "--secret", SECRET, *several))
+                measure_ingest(figures, build, doors[::1 if number % 2 == 0 else -1], several)
                 figures.add("redis XADD always 300 B", shape, run(
                     build, "bench_load", "redis", "--port", redis, *several))
+            others.end()
             shape = "64 x 16"
             piped = ("--connections", 64, "--pipeline", 16, *load)
             figures.add("redis XADD always 300 B", shape, run(
@@ -126,6 +147,7 @@ def measure(build, directory, rounds, seconds, count):
                 "--confirm", 1))
             peers.end()
     finally:
+        others.end()
         peers.end()
     return figures
 
@@ -168,18 +190,23 @@ def report(figures, args, sync_before, sync_after, started):
     ]
     for what, target, got in targets:
         out.append(f"| {what} | >= {target} | {got:.3f} | {'met' if got >= target else '**missed**'} |")
+    for connections in CONNECTIONS if args.beside else ():
+        got = figures.ratio(ingest, BESIDE, f"{connections} conns")
+        out.append(f"| ingest / {BESIDE}, {connections} | >= 0.9 | {got:.3f} | "
+                   f"{'met' if got >= 0.9 else '**missed**'} |")
     out += ["", "What is measured: ingest is a signed 219-byte POST, verified, scanned, deduplicated and "
             "durable before the 200, one request outstanding per connection, every webhook-id new. nginx "
             "answers the same bytes with a fixed 200: its figure is also the ceiling of the load "
             "generator. Redis is XADD with appendfsync always. Publish is one event per frame. "
             "Consume is the time from the first subscribe to the last delivery with its ack sent, from a "
-            "journal that was filled before. The signatures are made before the clock starts."]
+            "journal that was filled before. The broker of the ingest rows asks for a key everywhere but at its doors. The signatures are made before the clock starts."]
     return "\n".join(out) + "\n"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=Path, default=REPO / "build")
+    parser.add_argument("--beside", type=Path, help="build folder of another version")
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=200000, help="events to consume")
@@ -195,7 +222,9 @@ def main():
         directory = Path(text)
         before = fdatasync_us(directory)
         print(f"fdatasync: p50 {before[0]:.0f} us, p99 {before[1]:.0f} us")
-        figures = measure(args.build.resolve(), directory, args.rounds, args.seconds, args.count)
+        beside = args.beside and args.beside.resolve()
+        figures = measure(args.build.resolve(), beside, directory, args.rounds, args.seconds,
+                          args.count)
         text = report(figures, args, before, fdatasync_us(directory), started)
     print("\n" + text)
     if not args.quick:
