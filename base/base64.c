@@ -46,9 +46,19 @@ long base64_decode(struct slice in, uint8_t *out, size_t size) {
     }
     if (len % 4 == 1) return -1;
     if (pads > 0 && (len + pads) % 4 != 0) return -1;
+    size_t i = 0;
+    /* Whole groups at once: a signature is on the way of every webhook. */
+    for (; len - i >= 4; i += 4) {
+        const uint8_t *c = in.data + i;
+        int a = value_of(c[0]), b = value_of(c[1]), d = value_of(c[2]), e = value_of(c[3]);
+        if ((a | b | d | e) < 0 || size - n < 3) return -1;
+        out[n++] = (uint8_t)(a << 2 | b >> 4);
+        out[n++] = (uint8_t)(b << 4 | d >> 2);
+        out[n++] = (uint8_t)(d << 6 | e);
+    }
     uint32_t bits = 0;
     int have = 0;
-    for (size_t i = 0; i < len; i++) {
+    for (; i < len; i++) {
         int v = value_of(in.data[i]);
         if (v < 0) return -1;
         bits = bits << 6 | (uint32_t)v;

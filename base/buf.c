@@ -22,17 +22,20 @@ void buf_clear(struct buf *b) {
     b->overflow = false;
 }
 
+size_t buf_cap_after(const struct buf *b, size_t len) {
+    size_t need = b->len + len, cap = b->cap == 0 ? BUF_FIRST_BYTES : b->cap;
+    while (cap < need) cap *= 2;
+    return cap > b->max ? b->max : cap;
+}
+
 uint8_t *buf_reserve(struct buf *b, size_t len) {
     CHECK(b->len <= b->cap);
     if (len > b->max - b->len) {
         b->overflow = true;
         return NULL;
     }
-    size_t need = b->len + len;
-    if (need > b->cap || b->data == NULL) {
-        size_t cap = b->cap == 0 ? BUF_FIRST_BYTES : b->cap;
-        while (cap < need) cap *= 2;
-        if (cap > b->max) cap = b->max;
+    if (b->len + len > b->cap || b->data == NULL) {
+        size_t cap = buf_cap_after(b, len);
         /* One byte more than it says, for the terminator that vsnprintf insists on. */
         b->data = mem_realloc(b->data, cap + 1);
         b->cap = cap;
@@ -93,10 +96,20 @@ void buf_consume(struct buf *b, size_t n) {
     if (b->len > 0) memmove(b->data, b->data + n, b->len);
 }
 
+/* It stands for itself in a JSON string, alone. */
+static bool is_plain(uint8_t c) {
+    return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+}
+
 bool buf_append_json_string(struct buf *b, struct slice text) {
     size_t start = b->len;
     buf_append_byte(b, '"');
     for (size_t i = 0; i < text.len;) {
+        size_t run = i;
+        while (run < text.len && is_plain(text.data[run])) run++;
+        buf_append(b, text.data + i, run - i);
+        i = run;
+        if (i == text.len) break;
         uint8_t c = text.data[i];
         if (c == '"' || c == '\\') {
             buf_append_byte(b, '\\');

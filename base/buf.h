@@ -38,6 +38,8 @@ bool buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Room for `len` more bytes at the end, to be filled by the caller and then counted by adding to
  * b->len. NULL: it would pass the maximum (overflow is set). */
 uint8_t *buf_reserve(struct buf *b, size_t len);
+/* What `cap` is after a buf_reserve of so many bytes, which must not pass the maximum. */
+size_t buf_cap_after(const struct buf *b, size_t len);
 
 /* Drops the first n bytes (n <= len) and moves the rest to the front. */
 void buf_consume(struct buf *b, size_t n);

@@ -8,7 +8,7 @@
 
 #include "base/slice.h"
 
-#define PROJECT_DEFAULT 1u /* the tenant of everything until projects are configured */
+#define PROJECT_DEFAULT 1u /* the project that is always there; 0 is none */
 
 struct event {
     uint64_t seq;            /* place in the journal; 0 before it has one */

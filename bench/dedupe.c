@@ -75,9 +75,9 @@ static void publish(struct bench *b, uint64_t from, uint64_t step, struct engine
                 events[count] =
                     (struct event){.source = slice_str("bench"), .id = slice_str(texts[count])};
             }
-            const struct command c = {
-                .kind = COMMAND_PUBLISH,
-                .u.publish = {.events = events, .count = count, .project = PROJECT_DEFAULT}};
+            const struct command c = {.kind = COMMAND_PUBLISH,
+                                      .project = PROJECT_DEFAULT,
+                                      .u.publish = {.events = events, .count = count}};
             engine_step(b->engine, time, &c);
         }
         struct engine_turn *turn = engine_end_turn(b->engine, time);

@@ -22,9 +22,13 @@
 #include "base/log.h"
 #include "broker/admin/admin.h"
 #include "broker/auth/auth.h"
+#include "broker/auth/projects.h"
+#include "broker/ingest/access_log.h"
 #include "broker/ingest/ingest.h"
 #include "broker/jobs/jobs.h"
 #include "broker/json/walk.h"
+#include "broker/net/address.h"
+#include "broker/net/peer.h"
 #include "broker/net/tls.h"
 #include "broker/webhooks/webhooks.h"
 #include "broker/workers/workers.h"
@@ -36,6 +40,7 @@ struct broker {
     struct store *store;
     struct engine *engine;
     struct auth *auth;
+    struct projects *projects;
     struct http_server *http;
     struct ingest *ingest;
     struct admin *admin;
@@ -44,9 +49,10 @@ struct broker {
     struct jobs *jobs;
     struct loop_timer *drain_timer;
     struct tls_server *tls; /* NULL: there is no certificate */
+    struct access_log *access_log;
     uint64_t drain_ms;
     bool draining, ending;
-    char blocked_by[LIMIT_NAME_BYTES + 1]; /* as the log has it; empty: nobody */
+    char blocked_by[2 * LIMIT_NAME_BYTES + 16]; /* as the log has it; empty: nobody */
 };
 
 static void give_effect(struct broker *b, const struct effect *effect) {
@@ -85,11 +91,16 @@ static bool nobody_left(const struct broker *b) {
 /* While a subscription blocks the journal every publish is refused: the log says so once. */
 static void log_blocked(struct broker *b) {
     struct engine_stats stats;
+    char now[sizeof b->blocked_by] = "";
     engine_stats(b->engine, &stats);
-    if (slice_eq_str(stats.blocked_by, b->blocked_by)) return;
-    bool fits = slice_to_cstr(stats.blocked_by, b->blocked_by, sizeof b->blocked_by);
-    CHECK(fits);
-    if (b->blocked_by[0] == 0) {
+    if (stats.blocked_by.len == 0 && b->blocked_by[0] == '\0') return;
+    const struct project_info *project = projects_get(b->projects, stats.blocked_by_project);
+    bool of_default = project == NULL || project->id == PROJECT_DEFAULT;
+    snprintf(now, sizeof now, "%.*s%s%s", SLICE_ARG(stats.blocked_by),
+             of_default ? "" : " of project ", of_default ? "" : project->name);
+    if (strcmp(now, b->blocked_by) == 0) return;
+    memcpy(b->blocked_by, now, sizeof now);
+    if (b->blocked_by[0] == '\0') {
         log_info("publishes are taken again: no subscription holds the journal any more");
     } else {
         log_warn(
@@ -119,6 +130,7 @@ static uint64_t on_turn(void *ctx, uint64_t now_ms) {
     workers_on_turn(b->workers);
     wanted_ms = sooner(wanted_ms, admin_on_turn(b->admin, now_ms));
     wanted_ms = sooner(wanted_ms, webhooks_on_turn(b->webhooks, now_ms));
+    wanted_ms = sooner(wanted_ms, access_log_on_turn(b->access_log, now_ms));
     uint64_t deadline_ms = engine_next_deadline(b->engine, time);
     store_end_reads(b->store);
     if (b->ending) {
@@ -166,16 +178,23 @@ static void on_signal(void *ctx, int signum) {
 
 /* ---- HTTP requests to their rooms ---- */
 
-static enum err on_head(void *ctx, const struct http_request *head, const char **message) {
+static bool on_head(void *ctx, const struct http_request *head, struct http_refusal *refusal) {
     struct broker *b = ctx;
-    if (slice_starts_with(head->path, "/in/")) return ingest_on_head(b->ingest, head, message);
-    return admin_on_head(b->admin, head, message);
+    if (slice_starts_with(head->path, "/in/")) return ingest_on_head(b->ingest, head, refusal);
+    return admin_on_head(b->admin, head, refusal);
 }
 
 static void on_request(void *ctx, const struct http_request *request) {
     struct broker *b = ctx;
     if (slice_starts_with(request->path, "/in/")) ingest_on_request(b->ingest, request);
     else admin_on_request(b->admin, request);
+}
+
+static void on_refused(void *ctx, const struct http_request *request,
+                       const struct http_refusal *refusal) {
+    struct broker *b = ctx;
+    if (slice_starts_with(request->path, "/in/")) ingest_on_refused(b->ingest, request, refusal);
+    else admin_on_refused(b->admin, request, refusal);
 }
 
 static void on_gone(void *ctx, uint64_t handle) {
@@ -232,11 +251,49 @@ static int open_tls(struct broker *b, const struct config *c, char *error, size_
     return tls_server_open(&b->tls, &options, error, size);
 }
 
+/* A key of a project that there is not would speak for nobody, or some day for somebody else. */
+static int check_keys(const struct broker *b, char *error, size_t size) {
+    for (const struct key *k = auth_next(b->auth, 0); k != NULL;
+         k = auth_next(b->auth, k->number)) {
+        if (projects_get(b->projects, k->project) != NULL) continue;
+        snprintf(error, size, "the stored key \"%s\" is of project %u, which there is not", k->id,
+                 k->project);
+        return ERR_STORE;
+    }
+    return 0;
+}
+
 static int open_auth(struct broker *b, char *error, size_t size) {
     b->auth = auth_new(b->engine, ROOM_AUTH);
+    b->projects = projects_new(b->engine);
     int err = auth_load(b->auth, error, size);
+    if (err == 0) err = projects_load(b->projects, error, size);
+    if (err == 0) err = check_keys(b, error, size);
     store_end_reads(b->store);
     return err;
+}
+
+/* Only this machine reaches it. What is no address is refused when it is opened. */
+static bool is_local(const char *address) {
+    struct sockaddr_storage a;
+    char error[256];
+    return address_parse(address, &a, error, sizeof error) == 0 && peer_is_loopback(&a);
+}
+
+/* A network sees what is not TLS. */
+static void warn_clear(const struct config *c) {
+    bool tls = c->tls_cert[0] != '\0';
+    if (!is_local(c->http) && !(tls && c->tls_http != 0)) {
+        log_warn(
+            "--http %s is plain HTTP: keys and webhooks cross the network in clear; %s, or let only "
+            "a proxy that speaks TLS reach it",
+            c->http, tls ? "leave out --tls-http no" : "give it --tls-cert and --tls-key");
+    }
+    if (!is_local(c->workers) && !(tls && c->tls_workers != 0)) {
+        log_warn(
+            "--workers %s is without TLS: events cross the network in clear (keys do not); %s",
+            c->workers, tls ? "leave out --tls-workers no" : "give it --tls-cert and --tls-key");
+    }
 }
 
 /* Who reaches a broker without keys may do everything. */
@@ -260,12 +317,14 @@ static int check_exposure(const struct broker *b, const struct config *c, char *
             "there is no key: whoever is on this machine may do everything. The first one, from "
             "which on keys are asked for, is made with: bellhop key create NAME --scope admin");
     }
+    warn_clear(c);
     return 0;
 }
 
 static int open_webhooks(struct broker *b, const struct config *c, char *error, size_t size) {
     struct webhooks_options options = {
         .engine = b->engine,
+        .projects = b->projects,
         .loop = b->loop,
         .room = ROOM_WEBHOOKS,
         .allow = c->webhook_allow,
@@ -283,8 +342,21 @@ static int open_webhooks(struct broker *b, const struct config *c, char *error, 
     return webhooks_open(&b->webhooks, &options, error, size);
 }
 
+static enum access_what access_what(const char *name) {
+    if (strcmp(name, "all") == 0) return ACCESS_ALL;
+    return strcmp(name, "none") == 0 ? ACCESS_NONE : ACCESS_REFUSED;
+}
+
 static int open_rooms(struct broker *b, const struct config *c, char *error, size_t size) {
-    struct ingest_options ingest_options = {b->engine, b->loop, &b->http, ROOM_INGEST};
+    b->access_log = access_log_new(access_what(c->access_log));
+    struct ingest_options ingest_options = {
+        .engine = b->engine,
+        .projects = b->projects,
+        .loop = b->loop,
+        .http = &b->http,
+        .room = ROOM_INGEST,
+        .log = b->access_log,
+    };
     int err = ingest_open(&b->ingest, &ingest_options, error, size);
     if (err != 0) return err;
     err = open_webhooks(b, c, error, size);
@@ -305,10 +377,12 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
     if (err != 0) return err;
     struct http_server_options http_options = {
         .body_max_bytes = c->max_body_bytes,
+        .body_memory_bytes = c->max_body_memory_bytes,
         .on_head = on_head,
         .on_request = on_request,
         .on_gone = on_gone,
         .on_half_closed = on_half_closed,
+        .on_refused = on_refused,
         .connections_per_ip = c->max_per_ip,
         .tls = c->tls_http != 0 ? b->tls : NULL,
         .ctx = b,
@@ -321,6 +395,7 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
     struct admin_options admin_options = {
         .engine = b->engine,
         .auth = b->auth,
+        .projects = b->projects,
         .store = b->store,
         .loop = b->loop,
         .http = &b->http,
@@ -329,11 +404,14 @@ static int open_rooms(struct broker *b, const struct config *c, char *error, siz
         .jobs = b->jobs,
         .room = ROOM_ADMIN,
         .http_address = http_address,
+        .http_tls = http_options.tls != NULL,
+        .http_local = is_local(c->http),
         .workers_address = workers_address,
         .workers_port = workers_port,
         .workers_tls = workers_options.tls != NULL,
         .workers_count = count_sessions,
         .workers_ctx = b,
+        .log = b->access_log,
         .body_max_bytes = c->max_body_bytes,
         .retention =
             {
@@ -365,11 +443,13 @@ static void close_all(struct broker *b) {
     if (b->ingest != NULL) ingest_use_client(b->ingest, NULL); /* it is the webhooks room's */
     if (b->webhooks != NULL) webhooks_close(&b->webhooks);
     if (b->ingest != NULL) ingest_close(&b->ingest);
+    projects_free(&b->projects);
     auth_free(&b->auth);
     if (b->engine != NULL) engine_close(&b->engine);
     if (b->store != NULL) store_close(b->store);
     loop_close(&b->loop);
     tls_server_close(&b->tls);
+    access_log_free(&b->access_log);
 }
 
 /* Every connection is a file: asks for as many as the system lets this process have. */
@@ -382,7 +462,7 @@ static void raise_open_files(void) {
 
 /* Offline: the lock of the store tells whether a broker runs. */
 static int make_key(struct broker *b, const struct config *c, char *error, size_t size) {
-    struct key asked = {.scopes = SCOPE_ADMIN};
+    struct key asked = {.project = PROJECT_DEFAULT, .scopes = SCOPE_ADMIN};
     char text[KEY_TEXT_BYTES + 1];
     struct slice name = slice_str(c->make_key);
     if (json_utf8_error(name) != name.len || !slice_to_cstr(name, asked.name, sizeof asked.name)) {

@@ -37,8 +37,12 @@ enum kind {
     X(WORKERS, "workers", "workers", TEXT, workers, 0, 0)                                          \
     X(DATA, "data", "data", TEXT, data, 0, 0)                                                      \
     X(LOG, "log", "log", TEXT, log, 0, 0)                                                          \
+    X(LOG_FORMAT, "log-format", "log_format", TEXT, log_format, 0, 0)                              \
+    X(ACCESS_LOG, "access-log", "access_log", TEXT, access_log, 0, 0)                              \
     X(PER_IP, "max-per-ip", "max_per_ip", COUNT, max_per_ip, 0, LIMIT_CONNECTIONS)                 \
     X(BODY, "max-body", "max_body", BYTES, max_body_bytes, 1024, LIMIT_BODY_BYTES_HIGHEST)         \
+    X(BODY_MEMORY, "max-body-memory", "max_body_memory", BYTES, max_body_memory_bytes, 2048,       \
+      INT64_MAX)                                                                                   \
     X(STORE, "max-store", "max_store", BYTES, max_store_bytes, STORE_BYTES_MIN, INT64_MAX)         \
     X(GRACE, "restart-grace", "restart_grace", MILLIS, restart_grace_ms, 0,                        \
       LIMIT_RESTART_GRACE_MS)                                                                      \
@@ -97,6 +101,7 @@ static const char help[] =
     "  --data DIR              the journal and everything else (./bellhop-data)\n"
     "  --config FILE           YAML; its keys are the names of these options, with _ for -\n"
     "  --max-body SIZE         largest body of an event        (1m)\n"
+    "  --max-body-memory SIZE  bodies of all requests together (256m)\n"
     "  --max-per-ip NUMBER     HTTP connections of one address, or none; loopback has no limit\n"
     "                                                          (1024)\n"
     "  --max-store SIZE        the store may grow to this      (256g)\n"
@@ -107,6 +112,8 @@ static const char help[] =
     "                                                          (10000)\n"
     "  --drain-ms MS           on SIGTERM, how long workers may finish what they hold (5000)\n"
     "  --log LEVEL             error, warn, info or debug      (info)\n"
+    "  --log-format logfmt|json                                (logfmt)\n"
+    "  --access-log refused|all|none  which webhooks have a line in the log (refused)\n"
     "  --insecure yes|no       serve other addresses than loopback without any key (no)\n"
     "  --make-key NAME         make a key for everything, print it and end; the broker must not "
     "run\n"
@@ -402,6 +409,21 @@ static enum config_result check(const struct config *c) {
         fprintf(stderr, "bellhopd: log: '%s' is not error, warn, info or debug\n", c->log);
         return CONFIG_BAD;
     }
+    if (log_format_from_name(c->log_format) < 0) {
+        fprintf(stderr, "bellhopd: log-format: '%s' is not logfmt or json\n", c->log_format);
+        return CONFIG_BAD;
+    }
+    if (strcmp(c->access_log, "refused") != 0 && strcmp(c->access_log, "all") != 0 &&
+        strcmp(c->access_log, "none") != 0) {
+        fprintf(stderr, "bellhopd: access-log: '%s' is not refused, all or none\n", c->access_log);
+        return CONFIG_BAD;
+    }
+    if (c->max_body_memory_bytes / 2 < c->max_body_bytes) {
+        fprintf(stderr,
+                "bellhopd: max-body-memory: must be at least twice max-body: %llu bytes or more\n",
+                2 * (unsigned long long)c->max_body_bytes);
+        return CONFIG_BAD;
+    }
     if (!check_tls(c)) return CONFIG_BAD;
     if (strcmp(c->webhook_signature, "v1a") != 0 && strcmp(c->webhook_signature, "jwt") != 0) {
         fprintf(stderr, "bellhopd: webhook-signature: '%s' is not v1a or jwt\n",
@@ -421,7 +443,10 @@ enum config_result config_read(struct config *c, int argc, char **argv) {
         .workers = mem_strdup("127.0.0.1:8421"),
         .data = mem_strdup("./bellhop-data"),
         .log = mem_strdup("info"),
+        .log_format = mem_strdup("logfmt"),
+        .access_log = mem_strdup("refused"),
         .max_body_bytes = LIMIT_BODY_BYTES_DEFAULT,
+        .max_body_memory_bytes = LIMIT_BODY_MEMORY_BYTES,
         .max_per_ip = LIMIT_HTTP_PER_IP,
         .max_store_bytes = LMDB_MAP_BYTES_DEFAULT,
         .restart_grace_ms = 10000,
@@ -458,6 +483,8 @@ void config_free(struct config *c) {
     free(c->workers);
     free(c->data);
     free(c->log);
+    free(c->log_format);
+    free(c->access_log);
     free(c->make_key);
     free(c->tls_cert);
     free(c->tls_key);

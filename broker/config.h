@@ -14,9 +14,11 @@ struct config {
     char *workers;     /* "127.0.0.1:8421" */
     char *data;        /* "./bellhop-data" */
     char *log;         /* "info" */
+    char *log_format;  /* "logfmt" or "json" */
+    char *access_log;  /* "refused", "all" or "none" */
     char *make_key;    /* make a key of this name, and end; "" */
     uint64_t insecure; /* 0 or 1: serve an exposed address without keys */
-    uint64_t max_body_bytes;
+    uint64_t max_body_bytes, max_body_memory_bytes;
     uint64_t max_per_ip; /* HTTP connections of one address; 0: no limit */
     uint64_t max_store_bytes;
     uint64_t restart_grace_ms;

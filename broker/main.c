@@ -39,6 +39,7 @@ int main(int argc, char **argv) {
     switch (config_read(&config, argc, argv)) {
     case CONFIG_RUN:
         log_set_level((enum log_level)log_level_from_name(config.log));
+        log_set_format((enum log_format)log_format_from_name(config.log_format));
         code = broker_run(&config);
         break;
     case CONFIG_DONE: break;

@@ -35,6 +35,7 @@
     X(UNKNOWN_TAG, "unknown_tag", 305, 400, false)                                                 \
     X(DELETED, "deleted", 306, 410, false)                                                         \
     X(NOT_RUNNING, "not_running", 307, 409, false)                                                 \
+    X(NOT_EMPTY, "not_empty", 308, 409, false)                                                     \
     X(INVALID_REQUEST, "invalid_request", 401, 400, false)                                         \
     X(PARAMETER_UNKNOWN, "parameter_unknown", 402, 400, false)                                     \
     X(TOO_LARGE, "too_large", 403, 413, false)                                                     \
@@ -42,6 +43,7 @@
     X(BAD_FILTER, "bad_filter", 405, 400, false)                                                   \
     X(BAD_POLICY, "bad_policy", 406, 400, false)                                                   \
     X(WINDOW_TOO_LARGE, "window_too_large", 407, 400, false)                                       \
+    X(RATE_LIMITED, "rate_limited", 408, 429, true)                                                \
     X(NO_ROOM, "no_room", 501, 503, true)                                                          \
     X(OVERLOADED, "overloaded", 502, 503, true)                                                    \
     X(SHUTTING_DOWN, "shutting_down", 503, 503, true)                                              \

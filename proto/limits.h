@@ -18,8 +18,9 @@
 #define LIMIT_EVENT_CONTENT_TYPE_BYTES 256
 #define LIMIT_EVENT_METADATA_BYTES     (16 * KIB)
 #define LIMIT_EVENT_HEADERS_BYTES      (8 * KIB)
-#define LIMIT_BODY_BYTES_DEFAULT       (1 * MIB)  /* --max-body */
-#define LIMIT_BODY_BYTES_HIGHEST       (16 * MIB) /* what --max-body may be set to */
+#define LIMIT_BODY_BYTES_DEFAULT       (1 * MIB)      /* --max-body */
+#define LIMIT_BODY_BYTES_HIGHEST       (16 * MIB)     /* what --max-body may be set to */
+#define LIMIT_BODY_MEMORY_BYTES        (256ULL * MIB) /* --max-body-memory */
 #define LIMIT_EVENT_BYTES                                                                          \
     (LIMIT_BODY_BYTES_HIGHEST + LIMIT_EVENT_METADATA_BYTES + LIMIT_EVENT_HEADERS_BYTES +           \
      LIMIT_EVENT_ENDPOINTS_BYTES + 4 * KIB)
@@ -88,7 +89,8 @@
 #define LIMIT_HTTP_HEAD_BYTES       (16 * KIB)
 #define LIMIT_HTTP_HEADERS          100
 #define LIMIT_HTTP_TARGET_BYTES     (8 * KIB)
-#define LIMIT_HTTP_CHUNK_EXT_BYTES  256 /* per chunk-size line */
+#define LIMIT_HTTP_CHUNK_EXT_BYTES  256        /* per chunk-size line */
+#define LIMIT_HTTP_SMALL_BODY_BYTES (64 * KIB) /* taken also when memory for bodies is scarce */
 #define LIMIT_HTTP_HEAD_MS          5000
 #define LIMIT_HTTP_BODY_GRACE_MS    5000 /* then the body must come at the rate below */
 #define LIMIT_HTTP_BODY_BYTES_PER_S 1024
@@ -102,6 +104,9 @@
 #define LIMIT_TLS_MESSAGE_BYTES   (32 * KIB)  /* of a handshake; a client's certificates are one */
 #define LIMIT_TLS_HANDSHAKE_BYTES (128 * KIB) /* of all that a peer sends for it */
 #define LIMIT_TLS_CERTIFICATES    64
+/* Handshakes that are not done, on both ports together: who waited longest goes for a new one. */
+#define LIMIT_TLS_HANDSHAKES        2048
+#define LIMIT_TLS_HANDSHAKES_PER_IP 256 /* of one address; loopback has no limit of its own */
 
 /* The worker protocol. */
 #define LIMIT_FRAME_OVERHEAD_BYTES      (64 * KIB) /* a frame is at most --max-body and this */
@@ -125,6 +130,9 @@
 #define LIMIT_WRITE_QUEUE_BYTES                                                                    \
     (8 * MIB) /* per connection; above it nothing more is handed out                               \
                */
+
+/* Projects, with the one that is always there. */
+#define LIMIT_PROJECTS 1000
 
 /* Keys. */
 #define LIMIT_KEYS           4096

@@ -7,10 +7,10 @@
 #define CONFIG_VERSION   1
 #define IDS_VERSION      1
 #define POSITION_VERSION 2 /* 2: due_count, dead_count, expired_total, matched */
-#define TASK_VERSION     2 /* 2: not only replays */
+#define TASK_VERSION     3 /* 2: not only replays; 3: project */
 
 #define POSITION_BYTES (7 * 8 + 4)
-#define TASK_BYTES     (2 + 4 + 8 * 8 + 4 + 4)
+#define TASK_BYTES     (4 + 2 + 4 + 8 * 8 + 4 + 4)
 
 /* Keys. */
 
@@ -242,6 +242,7 @@ bool record_position_next(struct record_position *p, uint64_t *seq) {
 struct slice record_task_encode(struct arena *a, const struct record_task *t) {
     CHECK(t->filter.len <= LIMIT_FILTER_BYTES);
     struct writer w = record_start(a, TASK_VERSION, TASK_BYTES + t->filter.len);
+    write_u32(&w, t->project);
     write_u8(&w, t->kind);
     write_u8(&w, t->flags);
     write_u32(&w, t->subscription);
@@ -261,7 +262,7 @@ struct slice record_task_encode(struct arena *a, const struct record_task *t) {
 
 /* Version 1 did not count what a replay fed: at least what was acked of it. */
 static struct record_task read_replay(struct reader *r) {
-    struct record_task t = {.subscription = read_u32(r)};
+    struct record_task t = {.project = PROJECT_DEFAULT, .subscription = read_u32(r)};
     t.created_at_ms = read_u64(r);
     t.finished_at_ms = read_u64(r);
     t.from = read_u64(r);
@@ -271,7 +272,8 @@ static struct record_task read_replay(struct reader *r) {
 }
 
 static struct record_task read_task(struct reader *r) {
-    struct record_task t = {.kind = read_u8(r)};
+    struct record_task t = {.project = r->version < 3 ? PROJECT_DEFAULT : read_u32(r)};
+    t.kind = read_u8(r);
     t.flags = read_u8(r);
     t.subscription = read_u32(r);
     t.created_at_ms = read_u64(r);

@@ -157,8 +157,10 @@ struct slice record_due_encode(struct arena *a, const struct record_due *r);
 bool record_due_decode(struct slice value, struct record_due *out);
 
 /* STORE_TASKS: a bounded job of an operator over [from, to] of the journal, or over the dead
- * letters of a subscription. Version 1 had replays only. */
+ * letters of a subscription. Version 1 had replays only; version 3 added the project, which was the
+ * default one before. */
 struct record_task {
+    uint32_t project;
     uint8_t kind;  /* enum task_kind of the engine; version 1: 0 */
     uint8_t flags; /* RECORD_TASK_CANCELLED */
     uint32_t subscription;
@@ -173,8 +175,10 @@ struct record_task {
 struct slice record_task_encode(struct arena *a, const struct record_task *r);
 bool record_task_decode(struct slice value, struct record_task *out);
 
-/* STORE_JOBS: a job that a client has registered. The key is a number of its own. */
+/* STORE_JOBS: a job that a client has registered. The key is a number of its own. Version 2 added
+ * the project, which was the default one before. */
 struct record_job {
+    uint32_t project;
     struct slice id, endpoints, metadata;             /* as in struct event; the id is a subject */
     uint64_t created_at_ms, updated_at_ms, due_at_ms; /* first put, last put, end of its TTL */
     uint64_t ended_at_ms;                             /* final or overdue since; 0: it is neither */

@@ -3,8 +3,8 @@
 #include "storage/record.h"
 #include "storage/record_bytes.h"
 
-#define JOB_VERSION 1
-#define JOB_BYTES   (5 * 8 + 1 + 4 * 2)
+#define JOB_VERSION 2 /* 2: project */
+#define JOB_BYTES   (4 + 5 * 8 + 1 + 4 * 2)
 
 _Static_assert(LIMIT_EVENT_SUBJECT_BYTES <= UINT16_MAX, "the id has a u16 length");
 _Static_assert(LIMIT_EVENT_ENDPOINTS_BYTES <= UINT16_MAX, "endpoints have a u16 length");
@@ -16,6 +16,7 @@ struct slice record_job_encode(struct arena *a, const struct record_job *j) {
     CHECK(j->metadata.len <= LIMIT_EVENT_METADATA_BYTES);
     size_t texts = j->id.len + j->endpoints.len + j->metadata.len;
     struct writer w = record_start(a, JOB_VERSION, JOB_BYTES + texts + (size_t)j->count * (8 + 1));
+    write_u32(&w, j->project);
     write_u64(&w, j->created_at_ms);
     write_u64(&w, j->updated_at_ms);
     write_u64(&w, j->due_at_ms);
@@ -51,7 +52,8 @@ static bool read_noted(struct reader *r, struct arena *a, struct record_job *j) 
 
 bool record_job_decode(struct arena *a, struct slice value, struct record_job *out) {
     struct reader r = record_open(value, JOB_VERSION);
-    struct record_job j = {.created_at_ms = read_u64(&r)};
+    struct record_job j = {.project = r.version < 2 ? PROJECT_DEFAULT : read_u32(&r)};
+    j.created_at_ms = read_u64(&r);
     j.updated_at_ms = read_u64(&r);
     j.due_at_ms = read_u64(&r);
     j.ended_at_ms = read_u64(&r);

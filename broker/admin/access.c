@@ -36,14 +36,30 @@ static enum auth_verdict find_key(struct admin *a, const struct http_request *r)
 bool access_enter(struct admin *a, const struct http_request *r, unsigned scopes,
                   struct refusal *f) {
     char needed[SCOPES_TEXT_BYTES];
-    a->key = NULL;
+    access_leave(a);
+    a->project = PROJECT_DEFAULT;
     if (scopes == OPEN || !auth_required(a->options.auth)) return true;
     enum auth_verdict verdict = find_key(a, r);
-    if (verdict != AUTH_OK) return refuse(f, ERR_UNAUTHENTICATED, "%s", auth_verdict_text(verdict));
+    if (verdict == AUTH_OK) a->project = a->key->project;
+    else return refuse(f, ERR_UNAUTHENTICATED, "%s", auth_verdict_text(verdict));
     if (key_may(a->key, scopes)) return true;
     scopes_format(scopes, " or ", needed, sizeof needed);
     return refuse(f, ERR_PERMISSION_DENIED,
                   "this needs a key with the scope %s; %s does not have it", needed, a->key->id);
+}
+
+void access_leave(struct admin *a) {
+    a->key = NULL;
+    a->project = 0;
+}
+
+struct slice access_key_named(const struct admin *a, const struct http_request *r) {
+    const size_t begin = sizeof "bh_" - 1;
+    struct slice text = bearer_of(http_header_get(r, "authorization", NULL));
+    if (text.len == 0) text = http_header_get(r, "x-goog-api-key", NULL);
+    if (text.len < begin + KEY_ID_BYTES) return slice_of(NULL, 0);
+    const struct key *k = auth_find_id(a->options.auth, slice_of(text.data + begin, KEY_ID_BYTES));
+    return k == NULL ? slice_of(NULL, 0) : slice_str(k->id);
 }
 
 uint64_t access_key_number(const struct admin *a) {
@@ -110,17 +126,34 @@ static bool may_task(struct admin *a, struct slice id, struct refusal *f) {
     struct task_info info;
     uint64_t number = 0;
     if (!slice_to_u64(id, &number) || number > UINT32_MAX ||
-        !engine_task_get(a->options.engine, (uint32_t)number, &info)) {
+        !engine_task_get(a->options.engine, a->project, (uint32_t)number, &info)) {
         return true;
     }
     return may_subscription(a, info.subscription, f);
 }
 
+bool access_is_operator(const struct admin *a) {
+    return a->project == PROJECT_DEFAULT;
+}
+
+bool access_sees_broker(const struct admin *a) {
+    return access_is_operator(a) &&
+           (a->key == NULL || (key_may(a->key, SCOPE_MANAGE) && !key_is_limited(a->key)));
+}
+
 bool access_touch(struct admin *a, const struct http_request *r, enum touch touch,
                   struct slice last, struct refusal *f) {
+    if (touch == TOUCHES_BROKER && !access_is_operator(a)) {
+        return refuse(
+            f, ERR_PERMISSION_DENIED,
+            "this belongs to the whole broker: it needs a key of the project " PROJECT_DEFAULT_NAME
+            ", and %s is of another one",
+            a->key->id);
+    }
     if (a->key == NULL || !key_is_limited(a->key)) return true;
     switch (touch) {
     case TOUCHES_NOTHING: return true;
+    case TOUCHES_BROKER:
     case TOUCHES_ALL:
         return refuse(f, ERR_PERMISSION_DENIED,
                       "key %s is limited to some sources or subscriptions: this needs one that is "

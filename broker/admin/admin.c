@@ -11,6 +11,9 @@
 #include "broker/admin/access.h"
 #include "broker/admin/answer.h"
 #include "broker/admin/events.h"
+#include "broker/admin/origin.h"
+#include "broker/ingest/access_log.h"
+#include "broker/ingest/admission.h"
 
 /* The largest event, every byte of it written as a six-byte escape, and a page before it. */
 #define OUT_BYTES_MAX (8ULL * LIMIT_EVENT_BYTES + LIMIT_PAGE_BYTES)
@@ -62,10 +65,11 @@ static const struct route_row routes[] = {
     {"GET", "/v1/replays", 0, NULL, replays_list, SCOPE_MANAGE, TOUCHES_NOTHING},
     {"GET", "/v1/replays", 1, NULL, replays_show, SCOPE_MANAGE, TASK_IN_PATH},
     {"POST", "/v1/replays", 1, "cancel", replays_cancel, SCOPE_MANAGE, TASK_IN_PATH},
-    {"GET", "/v1/retention", 0, NULL, retention_show, SCOPE_MANAGE, TOUCHES_ALL},
-    {"PATCH", "/v1/retention", 0, NULL, retention_update, SCOPE_MANAGE, TOUCHES_ALL},
+    {"GET", "/v1/retention", 0, NULL, retention_show, SCOPE_MANAGE, TOUCHES_BROKER},
+    {"PATCH", "/v1/retention", 0, NULL, retention_update, SCOPE_MANAGE, TOUCHES_BROKER},
     {"GET", "/v1/status", 0, NULL, status_show, SCOPES_ALL, TOUCHES_NOTHING},
     {"GET", "/healthz", 0, NULL, health_show, OPEN, TOUCHES_NOTHING},
+    {"GET", "/readyz", 0, NULL, ready_show, OPEN, TOUCHES_NOTHING},
     {"POST", "/v1/webhooks", 0, NULL, webhooks_create, SCOPE_MANAGE, TOUCHES_WEBHOOKS},
     {"GET", "/v1/webhooks", 0, NULL, webhooks_list, SCOPE_MANAGE, TOUCHES_WEBHOOKS},
     {"GET", "/v1/webhooks", 1, NULL, webhooks_show, SCOPE_MANAGE, WEBHOOK_IN_PATH},
@@ -80,10 +84,10 @@ static const struct route_row routes[] = {
     {"POST", "/v1/webhooks", 1, "resend", webhooks_resend, SCOPE_MANAGE, WEBHOOK_IN_PATH},
     {"POST", "/v1/webhooks", 1, "recover", webhooks_recover, SCOPE_MANAGE, WEBHOOK_IN_PATH},
     {"GET", "/v1/webhooks", 1, "/attempts", webhooks_list_attempts, SCOPE_MANAGE, WEBHOOK_IN_PATH},
-    {"GET", "/v1/webhook-endpoints", 0, NULL, webhook_endpoints_list, SCOPE_MANAGE, TOUCHES_ALL},
+    {"GET", "/v1/webhook-endpoints", 0, NULL, webhook_endpoints_list, SCOPE_MANAGE, TOUCHES_BROKER},
     {"GET", "/.well-known/jwks.json", 0, NULL, webhook_keys_jwks, OPEN, TOUCHES_NOTHING},
-    {"GET", "/v1/webhook-keys", 0, NULL, webhook_keys_list, SCOPE_MANAGE, TOUCHES_ALL},
-    {"POST", "/v1/webhook-keys", 0, "rotate", webhook_keys_rotate, SCOPE_MANAGE, TOUCHES_ALL},
+    {"GET", "/v1/webhook-keys", 0, NULL, webhook_keys_list, SCOPE_MANAGE, TOUCHES_BROKER},
+    {"POST", "/v1/webhook-keys", 0, "rotate", webhook_keys_rotate, SCOPE_MANAGE, TOUCHES_BROKER},
     {"GET", "/v1/event-types", 0, NULL, event_types_list, SCOPES_ALL, TOUCHES_NOTHING},
     {"PUT", "/v1/jobs", SEGMENTS_REST, NULL, jobs_put, SCOPE_PUBLISH, TOUCHES_NOTHING},
     {"GET", "/v1/jobs", SEGMENTS_REST, NULL, jobs_show, SCOPE_CONSUME, TOUCHES_ALL},
@@ -93,6 +97,10 @@ static const struct route_row routes[] = {
     {"GET", "/v1/keys", 1, NULL, keys_show, SCOPE_ADMIN, TOUCHES_NOTHING},
     {"PATCH", "/v1/keys", 1, NULL, keys_update, SCOPE_ADMIN, TOUCHES_NOTHING},
     {"DELETE", "/v1/keys", 1, NULL, keys_revoke, SCOPE_ADMIN, TOUCHES_NOTHING},
+    {"POST", "/v1/projects", 0, NULL, projects_post, SCOPE_ADMIN, TOUCHES_BROKER},
+    {"GET", "/v1/projects", 0, NULL, projects_list, SCOPE_ADMIN, TOUCHES_BROKER},
+    {"GET", "/v1/projects", 1, NULL, projects_show, SCOPE_ADMIN, TOUCHES_BROKER},
+    {"DELETE", "/v1/projects", 1, NULL, projects_remove, SCOPE_ADMIN, TOUCHES_BROKER},
 };
 #define ROUTES (sizeof routes / sizeof routes[0])
 
@@ -223,9 +231,10 @@ static const struct route_row *find_route(struct admin *a, const struct http_req
 }
 
 static const char no_such_path[] =
-    "there is no such path: the API has /healthz and, under /v1/, events, sources, subscriptions, "
+    "there is no such path: the API has /healthz, /readyz and, under /v1/, events, sources, "
+    "subscriptions, "
     "dead-letters, replays, retention, status, webhooks, webhook-endpoints, webhook-keys, "
-    "event-types, jobs and keys; a path does not end with a slash";
+    "event-types, jobs, keys and projects; a path does not end with a slash";
 
 static bool has_body(const struct http_request *head) {
     struct slice length = http_header_get(head, "content-length", NULL);
@@ -239,32 +248,41 @@ static unsigned scopes_of(const struct route_row *row, const struct http_request
     return slice_starts_with(r->path, "/v1") ? SCOPES_ALL : OPEN;
 }
 
-enum err admin_on_head(struct admin *a, const struct http_request *head, const char **message) {
+bool admin_on_head(struct admin *a, const struct http_request *head, struct http_refusal *refusal) {
     char allow[64];
     struct slice last;
     struct refusal f;
-    if (!has_body(head)) return ERR_OK;
+    if (!has_body(head)) return true;
     const struct route_row *row = find_route(a, head, &last, allow, sizeof allow);
     arena_reset(&a->arena);
     if (!access_enter(a, head, scopes_of(row, head), &f)) {
         snprintf(a->head_message, sizeof a->head_message, "%s", f.message);
-        *message = a->head_message;
-        return f.err;
+        *refusal = (struct http_refusal){.err = f.err, .message = a->head_message};
+        return false;
     }
-    a->key = NULL; /* it may be gone when the body has come: it is asked for again */
+    uint32_t project = a->project;
+    access_leave(a); /* the key may be gone when the body has come: it is asked for again */
     if (row == NULL && allow[0] == '\0') {
-        *message = no_such_path;
-        return ERR_NOT_FOUND;
+        *refusal = (struct http_refusal){.err = ERR_NOT_FOUND, .message = no_such_path};
+        return false;
     }
-    if (row != NULL && row->handler == events_publish) {
-        struct engine_stats stats;
-        engine_stats(a->options.engine, &stats);
-        if (!stats.room) {
-            *message = "the store is nearly full: nothing was taken, send it again later";
-            return ERR_NO_ROOM;
-        }
-    }
-    return ERR_OK;
+    return row == NULL || row->handler != events_publish ||
+           admission_open(a->options.engine, project, a->head_message, refusal);
+}
+
+void admin_on_refused(struct admin *a, const struct http_request *r,
+                      const struct http_refusal *refusal) {
+    struct access_log *log = a->options.log;
+    if (!access_log_takes_refusal(log, loop_now_ms(a->options.loop))) return;
+    const struct access_request line = {
+        .method = r->method,
+        .path = r->path,
+        .remote = slice_str(r->peer),
+        .key = access_key_named(a, r),
+    };
+    /* A message of a handler may quote the body; those that are made before do not. */
+    bool quiet = r->handle != 0 || refusal->err == ERR_NOT_FOUND;
+    access_log_request_refused(log, &line, refusal->err, quiet ? NULL : refusal->message);
 }
 
 static void answer_not_allowed(struct admin *a, const struct http_request *r, const char *allow) {
@@ -272,23 +290,20 @@ static void answer_not_allowed(struct admin *a, const struct http_request *r, co
     snprintf(extra, sizeof extra, "Allow: %s\r\n", allow);
     snprintf(message, sizeof message, "this path takes %s, not %.*s", allow,
              r->method.len > 32 ? 32 : (int)r->method.len, (const char *)r->method.data);
-    struct buf *b = answer_begin(a);
-    put_key(b, "error");
-    buf_append_byte(b, '{');
-    put_text(b, "code", slice_str(err_info(ERR_METHOD_NOT_ALLOWED).word));
-    put_text(b, "message", slice_str(message));
-    buf_append_str(b, "}}\n");
-    http_respond(*a->options.http, r->handle, 405, NULL, extra, buf_slice(b));
+    http_respond_refusal(
+        *a->options.http, r->handle,
+        &(struct http_refusal){.err = ERR_METHOD_NOT_ALLOWED, .message = message, .extra = extra});
 }
 
-/* While loopback is the only guard, a page in a browser on this machine must not be able to write:
- * browsers name a page's origin in every request that can. */
-static bool is_cross_origin(const struct http_request *r) {
-    static const char scheme[] = "http://";
-    struct slice origin = http_header_get(r, "origin", NULL);
-    if (origin.data == NULL) return false;
-    return !slice_starts_with(origin, scheme) ||
-           !slice_eq(slice_from(origin, sizeof scheme - 1), http_header_get(r, "host", NULL));
+/* NULL: no web page of somebody else may be behind it. */
+static const char *cross_origin(const struct admin *a, const struct http_request *r,
+                                const struct route_row *row) {
+    const struct origin_door door = {
+        .tls = a->options.http_tls,
+        .keys = auth_required(a->options.auth),
+        .local = a->options.http_local,
+    };
+    return origin_refusal(r, &door, scopes_of(row, r) == OPEN);
 }
 
 void admin_on_request(struct admin *a, const struct http_request *r) {
@@ -296,9 +311,9 @@ void admin_on_request(struct admin *a, const struct http_request *r) {
     struct slice last;
     struct refusal f;
     const struct route_row *row = find_route(a, r, &last, allow, sizeof allow);
-    if (is_cross_origin(r)) {
-        http_respond_error(*a->options.http, r->handle, ERR_PERMISSION_DENIED,
-                           "Origin: a web page of another origin may not use this API");
+    const char *page = cross_origin(a, r, row);
+    if (page != NULL) {
+        http_respond_error(*a->options.http, r->handle, ERR_PERMISSION_DENIED, "%s", page);
     } else if (!access_enter(a, r, scopes_of(row, r), &f) ||
                (row != NULL && !access_touch(a, r, row->touch, last, &f))) {
         answer_refusal(a, r->handle, &f);
@@ -309,7 +324,7 @@ void admin_on_request(struct admin *a, const struct http_request *r) {
     } else {
         row->handler(a, r, last);
     }
-    a->key = NULL;
+    access_leave(a);
     arena_reset(&a->arena);
 }
 
@@ -334,6 +349,7 @@ struct pending *pending_begin(struct admin *a, const struct http_request *r, pen
                               struct slice name, const char *secret) {
     struct pending *p = mem_zalloc(sizeof *p + name.len + 1);
     p->handle = r->handle;
+    p->project = a->project;
     p->done = done;
     bool fits = slice_to_cstr(name, p->name, name.len + 1);
     CHECK(fits); /* it was checked */
@@ -358,6 +374,7 @@ struct route pending_last(const struct admin *a, const struct pending *p) {
 void pending_step(struct admin *a, const struct http_request *r, pending_fn *done,
                   struct slice name, const char *secret, struct command *command) {
     const struct pending *p = pending_begin(a, r, done, name, secret);
+    command->project = p->project;
     command->route = pending_last(a, p);
     engine_step(a->options.engine, admin_time(a), command);
 }
@@ -365,7 +382,8 @@ void pending_step(struct admin *a, const struct http_request *r, pending_fn *don
 bool pending_exists(const struct admin *a, pending_fn *done, struct slice name) {
     LIST_FOR(n, next, &a->pendings) {
         const struct pending *p = CONTAINER_OF(n, struct pending, link);
-        if (p->done == done && slice_eq_str(name, p->name)) return true;
+        if (p->done != done || p->project != a->project) continue;
+        if (slice_eq_str(name, p->name)) return true;
     }
     return false;
 }
@@ -387,7 +405,9 @@ static void all_done(struct admin *a, const struct effect *effect) {
         whole.err = p->err;
         whole.message = p->message;
     }
+    a->project = p->project;
     p->done(a, p, &whole);
+    access_leave(a);
     explicit_bzero(p->secret, sizeof p->secret);
     free(p);
 }

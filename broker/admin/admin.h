@@ -7,12 +7,13 @@
  * those that wait for a job are the jobs room's until it answers them, and admin_close comes after
  * its last answer.
  *
- * May call: auth (keys), ingest (its sources), workers (counts), webhooks, jobs, http, fields,
- * json, engine and its filters, base. */
+ * May call: auth (keys, projects), ingest (its sources), workers (counts), webhooks, jobs, http,
+ * fields, json, engine and its filters, base. */
 #ifndef ADMIN_ADMIN_H
 #define ADMIN_ADMIN_H
 
 #include "broker/auth/auth.h"
+#include "broker/auth/projects.h"
 #include "broker/ingest/ingest.h"
 #include "broker/jobs/jobs.h"
 #include "broker/webhooks/webhooks.h"
@@ -22,6 +23,7 @@ struct admin;
 struct admin_options {
     struct engine *engine;
     struct auth *auth;
+    struct projects *projects;
     struct store *store; /* for store_usage only */
     struct loop *loop;
     struct http_server **http;
@@ -29,12 +31,15 @@ struct admin_options {
     struct webhooks *webhooks;
     struct jobs *jobs;
     uint32_t room;
-    const char *http_address;    /* "127.0.0.1:8420", as bound */
+    const char *http_address; /* "127.0.0.1:8420", as bound */
+    bool http_tls;
+    bool http_local;             /* http_address is reached from this machine only */
     const char *workers_address; /* as bound */
     uint16_t workers_port;
     bool workers_tls;
     size_t (*workers_count)(void *ctx); /* connected sessions */
     void *workers_ctx;
+    struct access_log *log;     /* NULL: nothing is logged */
     size_t body_max_bytes;      /* of one event */
     struct retention retention; /* what the broker was started with */
 };
@@ -43,10 +48,13 @@ struct admin_options {
 MUST_CHECK int admin_open(struct admin **out, const struct admin_options *options);
 void admin_close(struct admin **a);
 
-/* Whether the body of a request may be sent: no key, unknown path, or an event and no room.
- * Whatever has no body, and other methods (405 needs an Allow header), is answered as a whole
- * request. *message lives until the next call. */
-enum err admin_on_head(struct admin *a, const struct http_request *head, const char **message);
+/* Whether the body of a request may be sent: no key, unknown path, or an event that could not be
+ * taken. Whatever has no body, and other methods, is answered as a whole request. The texts of
+ * *refusal live until the next call. */
+bool admin_on_head(struct admin *a, const struct http_request *head, struct http_refusal *refusal);
+/* One is being refused, by whomever: logs it. */
+void admin_on_refused(struct admin *a, const struct http_request *request,
+                      const struct http_refusal *refusal);
 /* Any request whose path does not start with /in/. */
 void admin_on_request(struct admin *a, const struct http_request *request);
 void admin_on_gone(struct admin *a, uint64_t handle);

@@ -152,8 +152,8 @@ static void answer_list(struct admin *a, uint64_t handle, const struct wanted *w
     char place[TOKEN_SIZE];
     put_key(page.out, "dead_letters");
     buf_append_byte(page.out, '[');
-    if (!engine_dead_scan(a->options.engine, subscription, w->after_seq, (uint32_t)w->after_cursor,
-                          take, &page)) {
+    if (!engine_dead_scan(a->options.engine, a->project, subscription, w->after_seq,
+                          (uint32_t)w->after_cursor, take, &page)) {
         answer_not_found(a, handle, "subscription", subscription, "check the name");
         return;
     }
@@ -233,7 +233,8 @@ void dead_letters_show(struct admin *a, const struct http_request *r, struct sli
     /* The scan begins behind the place before the one that is asked for. */
     uint64_t after_seq = replay > 0 || !is_seq ? seq : seq - 1;
     uint32_t after_cursor = replay > 0 ? (uint32_t)replay - 1 : UINT32_MAX;
-    if (!engine_dead_scan(a->options.engine, name, after_seq, after_cursor, take_one, &one)) {
+    if (!engine_dead_scan(a->options.engine, a->project, name, after_seq, after_cursor, take_one,
+                          &one)) {
         answer_not_found(a, r->handle, "subscription", name, "check the name");
     } else if (!is_seq) {
         answer_not_found(a, r->handle, "dead letter", number,

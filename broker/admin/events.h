@@ -15,6 +15,7 @@ size_t event_size(const struct event *e);
 
 /* What GET /v1/events asks for; a copy that needs nothing of the request. */
 struct events_query {
+    uint32_t project;
     uint64_t next; /* the first seq that was not looked at */
     uint64_t since_ms;
     size_t page_size;

@@ -53,9 +53,12 @@ size_t events_page(struct admin *a, struct events_query *q, uint64_t scan_max) {
     struct page page = {.query = q, .out = answer_begin(a), .next = q->next};
     put_key(page.out, "events");
     buf_append_byte(page.out, '[');
-    engine_events_scan(a->options.engine, q->next, scan_max, take, &page);
+    uint64_t next =
+        engine_events_scan(a->options.engine, q->project, q->next, scan_max, take, &page);
     buf_append_byte(page.out, ']');
-    q->next = page.next;
+    /* A full page goes on at what did not fit; else behind what was looked at, which may all have
+     * been of other projects. */
+    q->next = page.full ? page.next : next;
     return page.count;
 }
 
@@ -93,7 +96,7 @@ static bool parse_query(struct admin *a, const struct http_request *r, struct ev
                         struct refusal *f) {
     static const char *const known[] = {"from_seq",  "since",      "type",    "source", "subject",
                                         "page_size", "page_token", "wait_ms", NULL};
-    *q = (struct events_query){.next = 1};
+    *q = (struct events_query){.project = a->project, .next = 1};
     return query_known(r, known, f) &&
            query_text(r, "type", q->type, sizeof q->type, &q->has_type, f) &&
            query_text(r, "source", q->source, sizeof q->source, &q->has_source, f) &&
@@ -150,7 +153,7 @@ void events_show(struct admin *a, const struct http_request *r, struct slice las
                          "an event is named by its seq, a number of the journal");
         return;
     }
-    if (!engine_event_get(a->options.engine, seq, &event)) {
+    if (!engine_event_get(a->options.engine, a->project, seq, &event)) {
         answer_no_event(a, r->handle, last);
         return;
     }

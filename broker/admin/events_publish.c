@@ -261,16 +261,17 @@ void events_publish(struct admin *a, const struct http_request *r, struct slice 
     }
     struct command command = {
         .kind = COMMAND_PUBLISH,
+        .project = a->project,
         .route = {.room = a->options.room,
                   .rid = p.is_batch ? RID_PUBLISH_BATCH : RID_PUBLISH_ONE,
                   .handle = r->handle},
         .u.publish = {.events = p.is_batch ? p.events : &p.top.event,
-                      .count = p.is_batch ? p.count : 1,
-                      .project = PROJECT_DEFAULT},
+                      .count = p.is_batch ? p.count : 1},
     };
     for (size_t i = 0; i < command.u.publish.count; i++) {
         struct slice endpoints = command.u.publish.events[i].endpoints;
-        if (endpoints.len > 0) webhooks_expect_endpoints(a->options.webhooks, endpoints);
+        if (endpoints.len == 0) continue;
+        webhooks_expect_endpoints(a->options.webhooks, a->project, endpoints);
     }
     engine_step(a->options.engine, admin_time(a), &command);
 }

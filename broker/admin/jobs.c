@@ -68,7 +68,7 @@ static void put_events(struct admin *a, struct buf *b, const struct job_info *jo
     put_key(b, "events");
     buf_append_byte(b, '[');
     for (size_t i = 0; i < job->seqs_count; i++) {
-        if (!engine_event_get(a->options.engine, job->seqs[i], &event)) continue;
+        if (!engine_event_get(a->options.engine, a->project, job->seqs[i], &event)) continue;
         put_comma(b);
         buf_append_byte(b, '{');
         put_u64(b, "seq", event.seq);
@@ -101,7 +101,7 @@ void jobs_show(struct admin *a, const struct http_request *r, struct slice last)
     struct job_info job;
     if (!query_known(r, none, &f) || !job_id_read(a, last, &id, &f)) {
         answer_refusal(a, r->handle, &f);
-    } else if (!engine_job_get(a->options.engine, id, &job)) {
+    } else if (!engine_job_get(a->options.engine, a->project, id, &job)) {
         job_answer_unknown(a, r->handle, id);
     } else {
         put_job(a, answer_begin(a), &job);
@@ -156,7 +156,7 @@ static void job_written(struct admin *a, const struct pending *p, const struct e
     struct job_info job;
     if (effect->err != ERR_OK) {
         answer_effect_error(a, effect);
-    } else if (!engine_job_get(a->options.engine, slice_str(p->name), &job)) {
+    } else if (!engine_job_get(a->options.engine, a->project, slice_str(p->name), &job)) {
         http_respond_error(*a->options.http, p->handle, ERR_DELETED,
                            "the job was forgotten in the same moment");
     } else {
@@ -172,7 +172,8 @@ void jobs_put(struct admin *a, const struct http_request *r, struct slice last) 
     if (query_known(r, none, &f) && job_id_read(a, last, &command.u.job.id, &f) &&
         read_job(a, r, &o, &command, &f)) {
         if (command.u.job.endpoints.len > 0) {
-            webhooks_expect_endpoints(a->options.webhooks, command.u.job.endpoints);
+            webhooks_expect_endpoints(a->options.webhooks, a->project,
+                                      command.u.job.endpoints);
         }
         pending_step(a, r, job_written, command.u.job.id, NULL, &command);
     } else {

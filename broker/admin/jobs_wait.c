@@ -17,6 +17,7 @@ struct job_wait {
     struct admin *admin;
     uint64_t handle, wait;
     uint64_t key; /* number of the request's; 0: it had none */
+    uint32_t project;
     size_t id_len;
     uint8_t id[];
 };
@@ -134,13 +135,13 @@ static void answer(struct admin *a, uint64_t handle, struct slice id, enum job_a
                            "%d requests wait for jobs already: ask again later", LIMIT_JOB_WAITS);
         return;
     }
-    if (how == JOB_UNKNOWN || !engine_job_get(a->options.engine, id, &job)) {
+    if (how == JOB_UNKNOWN || !engine_job_get(a->options.engine, a->project, id, &job)) {
         job_answer_unknown(a, handle, id);
         return;
     }
     struct buf *b = answer_begin(a);
     put_job(a, b, &job);
-    if (how == JOB_EVENT && engine_event_get(a->options.engine, seq, &event)) {
+    if (how == JOB_EVENT && engine_event_get(a->options.engine, a->project, seq, &event)) {
         put_key(b, "event");
         event_put(b, &event);
     }
@@ -153,7 +154,9 @@ static void on_answer(void *ctx, uint64_t wait, enum job_answer how, uint64_t se
     struct admin *a = w->admin;
     /* So that a client that goes at this moment is not ours any more. */
     map_remove(&a->job_waits, w->handle);
+    a->project = w->project;
     answer(a, w->handle, slice_of(w->id, w->id_len), how, seq);
+    access_leave(a);
     free(w);
 }
 
@@ -165,7 +168,7 @@ void job_waits_give_up(struct admin *a, uint64_t handle) {
 }
 
 void jobs_hold(struct admin *a, const struct http_request *r, struct slice last) {
-    struct job_question q = {.fn = on_answer};
+    struct job_question q = {.project = a->project, .fn = on_answer};
     struct refusal f;
     enum job_answer how = JOB_NOTHING;
     uint64_t seq = 0;
@@ -177,6 +180,7 @@ void jobs_hold(struct admin *a, const struct http_request *r, struct slice last)
     w->admin = a;
     w->handle = r->handle;
     w->key = access_key_number(a);
+    w->project = a->project;
     w->id_len = q.id.len;
     memcpy(w->id, q.id.data, q.id.len);
     q.ctx = w;

@@ -98,7 +98,7 @@ static bool read_replay(const struct fields *o, struct command *c, struct refusa
 
 static void answer_task(struct admin *a, uint64_t handle, uint64_t id, int status) {
     struct task_info info;
-    if (!engine_task_get(a->options.engine, (uint32_t)id, &info)) {
+    if (!engine_task_get(a->options.engine, a->project, (uint32_t)id, &info)) {
         http_respond_error(*a->options.http, handle, ERR_DELETED,
                            "the task was forgotten in the same moment");
         return;
@@ -143,7 +143,8 @@ static bool find(struct admin *a, const struct http_request *r, struct slice nam
         return false;
     }
     bool is_id = slice_to_u64(name, &id);
-    if (is_id && id <= UINT32_MAX && engine_task_get(a->options.engine, (uint32_t)id, out)) {
+    if (is_id && id <= UINT32_MAX &&
+        engine_task_get(a->options.engine, a->project, (uint32_t)id, out)) {
         return true;
     }
     answer_not_found(a, r->handle, "replay", name,
@@ -201,7 +202,7 @@ void replays_list(struct admin *a, const struct http_request *r, struct slice la
     put_key(b, "replays");
     buf_append_byte(b, '[');
     struct task_info info;
-    bool more = engine_task_next(a->options.engine, (uint32_t)after, &info);
+    bool more = engine_task_next(a->options.engine, a->project, (uint32_t)after, &info);
     for (size_t i = 0; more && i < page.size && b->len < LIMIT_PAGE_BYTES;) {
         if (access_subscription(a, info.subscription)) {
             put_comma(b);
@@ -211,7 +212,7 @@ void replays_list(struct admin *a, const struct http_request *r, struct slice la
             i++;
         }
         after = info.id;
-        more = engine_task_next(a->options.engine, (uint32_t)after, &info);
+        more = engine_task_next(a->options.engine, a->project, (uint32_t)after, &info);
     }
     buf_append_byte(b, ']');
     if (more) {

@@ -88,7 +88,7 @@ static void answer_retention(struct admin *a, uint64_t handle) {
     put_u64(b, "newest_seq", stats.last_seq);
     put_u64(b, "journal_bytes", stats.journal_bytes);
     put_u64(b, "trimmed", stats.trimmed_total);
-    put_text(b, "blocked_by", stats.blocked_by);
+    blocked_put(a, b, &stats);
     answer_send(a, handle, 200);
 }
 

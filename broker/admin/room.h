@@ -37,6 +37,7 @@ struct admin {
     struct buf out;
     char head_message[400];
     const struct key *key; /* of the request that is worked on; NULL: it needs none */
+    uint32_t project; /* for which is spoken: of the request or effect that is worked on; or 0 */
 };
 
 /* `last` is what the path has behind the route's own: "gemini" of /v1/sources/gemini, "batches" of
@@ -50,6 +51,7 @@ typedef void pending_fn(struct admin *a, const struct pending *p, const struct e
 struct pending {
     struct list link;
     uint64_t handle;
+    uint32_t project;
     pending_fn *done;
     enum err err;        /* of the first of its commands that was refused, but for the last one */
     const char *message; /* of that, as in its effect */
@@ -82,13 +84,14 @@ handler_fn events_publish, events_list, events_show;
 handler_fn dead_letters_list, dead_letters_show, dead_letters_redrive, dead_letters_purge;
 handler_fn replays_create, replays_list, replays_show, replays_cancel;
 handler_fn retention_show, retention_update;
-handler_fn status_show, health_show;
+handler_fn status_show, health_show, ready_show;
 handler_fn webhooks_create, webhooks_list, webhooks_show, webhooks_update, webhooks_delete;
 handler_fn webhooks_rotate, webhooks_send_ping, webhooks_pause, webhooks_resume, webhooks_resend;
 handler_fn webhooks_recover, webhooks_list_attempts, webhook_endpoints_list;
 handler_fn webhook_keys_jwks, webhook_keys_list, webhook_keys_rotate, event_types_list;
 handler_fn jobs_put, jobs_show, jobs_hold;
 handler_fn keys_create, keys_list, keys_show, keys_update, keys_revoke;
+handler_fn projects_post, projects_list, projects_show, projects_remove;
 
 /* Steps a COMMAND_TASK_CREATE whose answer is the task. */
 void task_step(struct admin *a, const struct http_request *r, struct command *command);
@@ -97,6 +100,12 @@ void task_step(struct admin *a, const struct http_request *r, struct command *co
 MUST_CHECK int retention_load(struct admin *a);
 /* Appends its three members. */
 void retention_put(struct buf *b, const struct retention *r);
+
+/* Appends who lets the journal pass its size: blocked_by, and its project where that is not the
+ * default one. */
+void blocked_put(const struct admin *a, struct buf *b, const struct engine_stats *stats);
+/* Appends the object "totals". */
+void totals_put(struct buf *b, const struct engine_totals *totals);
 
 void events_published(struct admin *a, const struct effect *effect);
 

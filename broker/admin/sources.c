@@ -1,5 +1,6 @@
-/* /v1/sources. The registry is the ingest room's; what is stored goes through the engine's config
- * and comes back into the registry when it is durable, before the answer goes out. */
+/* /v1/sources: those of the key's project. The registry is the ingest room's; what is stored goes
+ * through the engine's config and comes back into the registry when it is durable, before the
+ * answer goes out. */
 #include <stdio.h>
 
 #include "broker/admin/query.h"
@@ -66,11 +67,20 @@ static void put_key_set(struct admin *a, struct buf *b, const struct source *s) 
     put_close(b);
 }
 
+/* Without keys, and for those of the default project, there is nothing to tell. */
+static void put_project(struct admin *a, struct buf *b, const struct source *s) {
+    const struct project_info *project = projects_get(a->options.projects, s->project);
+    if (project == NULL || project->id == PROJECT_DEFAULT) return;
+    put_text(b, "project", slice_str(project->name));
+}
+
 static void put_source(struct admin *a, struct buf *b, struct source *s) {
-    char path[LIMIT_NAME_BYTES + 8];
-    snprintf(path, sizeof path, "/in/%s", s->name);
+    char place[INGEST_PLACE_BYTES], path[sizeof "/in/" + INGEST_PLACE_BYTES];
+    ingest_place(a->options.ingest, s, place);
+    snprintf(path, sizeof path, "/in/%s", place);
     source_expire(s, loop_wall_ms(a->options.loop));
     put_text(b, "name", slice_str(s->name));
+    put_project(a, b, s);
     put_text(b, "scheme", slice_str(s->scheme->name));
     put_secrets(b, s);
     put_options(b, &s->options);
@@ -80,6 +90,10 @@ static void put_source(struct admin *a, struct buf *b, struct source *s) {
     put_u64(b, "accepted", s->accepted_total);
     put_u64(b, "duplicates", s->duplicates_total);
     put_u64(b, "refused", s->refused_total);
+}
+
+static struct source *source_get(struct admin *a, struct slice name) {
+    return sources_get(ingest_sources(a->options.ingest), a->project, name);
 }
 
 static void refuse_existing(struct admin *a, uint64_t handle, struct slice name) {
@@ -211,8 +225,8 @@ static void source_stored(struct admin *a, const struct pending *p, const struct
         answer_effect_error(a, effect);
         return;
     }
-    ingest_refresh(a->options.ingest, slice_str(p->name));
-    struct source *s = sources_get(ingest_sources(a->options.ingest), slice_str(p->name));
+    ingest_refresh(a->options.ingest, p->project, slice_str(p->name));
+    struct source *s = source_get(a, slice_str(p->name));
     CHECK(s != NULL);
     struct buf *b = answer_begin(a);
     put_source(a, b, s);
@@ -230,9 +244,9 @@ static void source_updated(struct admin *a, const struct pending *p, const struc
 
 static void store_source(struct admin *a, const struct http_request *r, const struct source *s,
                          pending_fn *done, const char *generated) {
-    char key[sizeof SOURCE_CONFIG_PREFIX + LIMIT_NAME_BYTES];
+    char key[SOURCE_KEY_BYTES];
     struct buf value;
-    snprintf(key, sizeof key, SOURCE_CONFIG_PREFIX "%s", s->name);
+    source_config_key(a->project, slice_str(s->name), key);
     buf_init(&value, SOURCE_STORED_BYTES);
     source_encode(s, &value);
     CHECK(!value.overflow);
@@ -255,7 +269,7 @@ void sources_create(struct admin *a, const struct http_request *r, struct slice 
     if (!query_known(r, none, &f) || !fields_parse(r->body, &o, &f) ||
         !read_new(a, &o, &s, generated, &f)) {
         answer_refusal(a, r->handle, &f);
-    } else if (sources_get(ingest_sources(a->options.ingest), slice_str(s.name)) != NULL ||
+    } else if (source_get(a, slice_str(s.name)) != NULL ||
                pending_exists(a, source_created, slice_str(s.name))) {
         refuse_existing(a, r->handle, slice_str(s.name));
     } else {
@@ -282,6 +296,7 @@ static void copy_source(const struct source *from, struct source *to) {
         to->options = from->options;
         to->created_at_ms = from->created_at_ms;
     }
+    to->project = from->project;
     memcpy(to->name, from->name, sizeof to->name);
     explicit_bzero(stored.data, stored.len);
     buf_free(&stored);
@@ -323,7 +338,7 @@ static void source_deleted(struct admin *a, const struct pending *p, const struc
         answer_effect_error(a, effect);
         return;
     }
-    ingest_refresh(a->options.ingest, slice_str(p->name));
+    ingest_refresh(a->options.ingest, p->project, slice_str(p->name));
     answer_begin(a);
     answer_send(a, p->handle, 200);
 }
@@ -336,7 +351,7 @@ static struct source *find(struct admin *a, const struct http_request *r, struct
         answer_refusal(a, r->handle, &f);
         return NULL;
     }
-    struct source *s = sources_get(ingest_sources(a->options.ingest), name);
+    struct source *s = source_get(a, name);
     if (s == NULL) answer_not_found(a, r->handle, "source", name, CREATE_HINT);
     return s;
 }
@@ -381,8 +396,8 @@ void sources_delete(struct admin *a, const struct http_request *r, struct slice 
         refuse_busy(a, r->handle, last);
         return;
     }
-    char key[sizeof SOURCE_CONFIG_PREFIX + LIMIT_NAME_BYTES];
-    snprintf(key, sizeof key, SOURCE_CONFIG_PREFIX "%s", s->name);
+    char key[SOURCE_KEY_BYTES];
+    source_config_key(a->project, slice_str(s->name), key);
     struct command command = {.kind = COMMAND_CONFIG_DELETE, .u.config = {.key = slice_str(key)}};
     pending_step(a, r, source_deleted, slice_str(s->name), NULL, &command);
 }
@@ -399,14 +414,14 @@ void sources_list(struct admin *a, const struct http_request *r, struct slice la
     struct buf *b = answer_begin(a);
     put_key(b, "sources");
     buf_append_byte(b, '[');
-    struct source *s = sources_next(sources, slice_str(page.after)), *shown = NULL;
+    struct source *s = sources_next(sources, a->project, slice_str(page.after)), *shown = NULL;
     for (size_t i = 0; s != NULL && i < page.size; i++) {
         put_comma(b);
         buf_append_byte(b, '{');
         put_source(a, b, s);
         buf_append_byte(b, '}');
         shown = s;
-        s = sources_next(sources, slice_str(s->name));
+        s = sources_next(sources, a->project, slice_str(s->name));
     }
     buf_append_byte(b, ']');
     if (s != NULL && shown != NULL) put_token(b, TOKEN_LETTER, shown->name);

@@ -104,7 +104,7 @@ void sources_test(struct admin *a, const struct http_request *r, struct slice la
     struct fields o = {.object = NULL};
     struct saved saved = {.request = {.path = slice_str("/"), .method = slice_str("POST")}};
     struct refusal f;
-    struct source *s = sources_get(ingest_sources(a->options.ingest), last);
+    struct source *s = sources_get(ingest_sources(a->options.ingest), a->project, last);
     if (s == NULL) {
         answer_not_found(a, r->handle, "source", last,
                          "create it with POST /v1/sources or check the name");

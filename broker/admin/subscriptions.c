@@ -43,7 +43,7 @@ static void answer_subscription(struct admin *a, const struct pending *p,
         return;
     }
     /* A delete that came in the same turn has already taken it away. */
-    if (!engine_subscription_get(a->options.engine, slice_str(p->name), &info)) {
+    if (!engine_subscription_get(a->options.engine, a->project, slice_str(p->name), &info)) {
         http_respond_error(*a->options.http, p->handle, ERR_DELETED,
                            "the subscription was deleted in the same moment");
         return;
@@ -101,7 +101,7 @@ static bool find(struct admin *a, const struct http_request *r, struct slice nam
         answer_refusal(a, r->handle, &f);
         return false;
     }
-    if (engine_subscription_get(a->options.engine, name, out)) return true;
+    if (engine_subscription_get(a->options.engine, a->project, name, out)) return true;
     answer_not_found(a, r->handle, "subscription", name, CREATE_HINT);
     return false;
 }
@@ -229,7 +229,8 @@ void subscriptions_list(struct admin *a, const struct http_request *r, struct sl
     buf_append_byte(b, '[');
     struct subscription_info info;
     char shown[LIMIT_NAME_BYTES + 1] = "";
-    bool more = engine_subscription_next(a->options.engine, slice_str(page.after), &info);
+    bool more =
+        engine_subscription_next(a->options.engine, a->project, slice_str(page.after), &info);
     for (size_t i = 0; more && i < page.size && b->len < LIMIT_PAGE_BYTES;) {
         if (access_subscription(a, info.name)) {
             put_comma(b);
@@ -240,7 +241,7 @@ void subscriptions_list(struct admin *a, const struct http_request *r, struct sl
         }
         bool fits = slice_to_cstr(info.name, shown, sizeof shown);
         CHECK(fits);
-        more = engine_subscription_next(a->options.engine, slice_str(shown), &info);
+        more = engine_subscription_next(a->options.engine, a->project, slice_str(shown), &info);
     }
     buf_append_byte(b, ']');
     if (more) put_token(b, TOKEN_LETTER, shown);

@@ -9,7 +9,7 @@
 
 static void webhook_deleted(struct admin *a, const struct pending *p, const struct effect *effect) {
     registry_refresh(webhooks_registry(a->options.webhooks), p->name);
-    webhooks_refresh(a->options.webhooks, p->name);
+    webhooks_refresh(a->options.webhooks, p->project, p->name);
     if (effect->err != ERR_OK) {
         answer_effect_error(a, effect);
         return;
@@ -26,6 +26,7 @@ void webhooks_delete(struct admin *a, const struct http_request *r, struct slice
     const struct pending *p = pending_begin(a, r, webhook_deleted, slice_str(w->id), NULL);
     struct command command = {
         .kind = COMMAND_SUBSCRIPTION_DELETE,
+        .project = p->project,
         .route = pending_part(a, p),
         .u.delete = {.name = slice_str(name)},
     };
@@ -142,10 +143,10 @@ static bool is_wanted(struct admin *a, const struct webhook *w, struct slice sub
     struct filter_subject subject;
     struct filter *filter = NULL;
     char why[64];
-    if (!engine_event_get(a->options.engine, seq, &event)) {
+    if (!engine_event_get(a->options.engine, a->project, seq, &event)) {
         return refuse(f, ERR_NOT_FOUND, "the journal has no event with seq %" PRIu64, seq);
     }
-    if (!engine_subscription_get(a->options.engine, subscription, &info)) {
+    if (!engine_subscription_get(a->options.engine, a->project, subscription, &info)) {
         return refuse(f, ERR_NOT_FOUND, "there is no webhook \"%s\" any more", w->id);
     }
     if (filter_compile(info.policy.filter, &filter, why, sizeof why) != ERR_OK) return true;

@@ -60,7 +60,8 @@ static void put_stats(struct admin *a, struct buf *b, const struct webhook *w) {
     webhook_subscription(w, name);
     webhooks_stats(a->options.webhooks, w, &stats);
     if (stats.failing_since_ms == 0) stats.failing_since_ms = w->failing_since_ms;
-    (void)engine_subscription_get(a->options.engine, slice_str(name), &sub); /* or all of it is 0 */
+    (void)engine_subscription_get(a->options.engine, a->project, slice_str(name),
+                                  &sub); /* or all of it is 0 */
     webhooks_attempts(a->options.webhooks, w, take_next_attempt, &next);
     put_open(b, "stats");
     put_counts(b, &stats);
@@ -126,7 +127,8 @@ void webhook_put(struct admin *a, struct buf *b, const struct webhook *w) {
 }
 
 void webhooks_show(struct admin *a, const struct http_request *r, struct slice last) {
-    const struct webhook *w = registry_get(webhooks_registry(a->options.webhooks), last);
+    const struct webhook *w =
+        registry_get(webhooks_registry(a->options.webhooks), a->project, last);
     if (w == NULL) {
         answer_not_found(a, r->handle, "webhook", last, NOT_FOUND);
         return;
@@ -136,7 +138,8 @@ void webhooks_show(struct admin *a, const struct http_request *r, struct slice l
 }
 
 const struct webhook *webhook_find(struct admin *a, const struct http_request *r, struct slice id) {
-    const struct webhook *w = registry_latest(webhooks_registry(a->options.webhooks), id);
+    const struct webhook *w =
+        registry_latest(webhooks_registry(a->options.webhooks), a->project, id);
     if (w == NULL) answer_not_found(a, r->handle, "webhook", id, NOT_FOUND);
     return w;
 }
@@ -183,8 +186,7 @@ void webhooks_list(struct admin *a, const struct http_request *r, struct slice l
         answer_refusal(a, r->handle, &f);
         return;
     }
-    w = has_token ? registry_after(registry, place.created_at_ms, slice_str(place.id))
-                  : registry_next(registry, slice_of(NULL, 0));
+    w = registry_after(registry, a->project, place.created_at_ms, slice_str(place.id));
     struct buf *b = answer_begin(a);
     put_key(b, "webhooks");
     buf_append_byte(b, '[');
@@ -194,7 +196,7 @@ void webhooks_list(struct admin *a, const struct http_request *r, struct slice l
         webhook_put(a, b, w);
         put_close(b);
         shown = w;
-        w = registry_next(registry, slice_str(w->id));
+        w = registry_after(registry, a->project, w->created_at_ms, slice_str(w->id));
     }
     buf_append_byte(b, ']');
     if (w != NULL && shown != NULL) {
@@ -227,7 +229,8 @@ static bool put_attempt(void *ctx, const struct attempt_info *attempt) {
 }
 
 void webhooks_list_attempts(struct admin *a, const struct http_request *r, struct slice last) {
-    const struct webhook *w = registry_get(webhooks_registry(a->options.webhooks), last);
+    const struct webhook *w =
+        registry_get(webhooks_registry(a->options.webhooks), a->project, last);
     if (w == NULL) {
         answer_not_found(a, r->handle, "webhook", last, NOT_FOUND);
         return;

@@ -204,12 +204,12 @@ const struct webhook *webhook_changed(struct admin *a, const struct pending *p,
                                       const struct effect *effect) {
     struct registry *registry = webhooks_registry(a->options.webhooks);
     registry_refresh(registry, p->name);
-    webhooks_refresh(a->options.webhooks, p->name);
+    webhooks_refresh(a->options.webhooks, p->project, p->name);
     if (effect->err != ERR_OK) {
         answer_effect_error(a, effect);
         return NULL;
     }
-    const struct webhook *w = registry_get(registry, slice_str(p->name));
+    const struct webhook *w = registry_get(registry, p->project, slice_str(p->name));
     if (w == NULL) {
         http_respond_error(*a->options.http, p->handle, ERR_DELETED,
                            "the webhook was deleted in the same moment");
@@ -227,6 +227,7 @@ static void webhook_written(struct admin *a, const struct pending *p, const stru
 }
 
 static void step_part(struct admin *a, const struct pending *p, struct command *command) {
+    command->project = p->project;
     command->route = pending_part(a, p);
     engine_step(a->options.engine, admin_time(a), command);
 }
@@ -283,7 +284,7 @@ static bool read_new(struct admin *a, const struct http_request *r, struct webho
               read_webhook(a, &o, w, f) && read_policy(a, w, filter, policy, f);
     fields_free(&o);
     if (!ok) return false;
-    if (registry_count(webhooks_registry(a->options.webhooks)) < LIMIT_WEBHOOKS) return true;
+    if (registry_count_all(webhooks_registry(a->options.webhooks)) < LIMIT_WEBHOOKS) return true;
     return refuse(f, ERR_LIMIT_EXCEEDED, "there are %d webhooks already: delete one first",
                   LIMIT_WEBHOOKS);
 }
@@ -296,6 +297,7 @@ void webhooks_create(struct admin *a, const struct http_request *r, struct slice
     struct buf filter;
     buf_init(&filter, 2 * LIMIT_FILTER_BYTES);
     webhook_make_id(w->id);
+    w->project = a->project;
     w->created_at_ms = w->updated_at_ms = loop_wall_ms(a->options.loop);
     w->concurrency = WEBHOOK_CONCURRENCY_DEFAULT;
     webhook_rotate(w, w->created_at_ms, true);

@@ -77,6 +77,7 @@ static void add(struct auth *a, struct key *k) {
         a->cap = a->cap == 0 ? 16 : 2 * a->cap;
         a->in_order = mem_realloc(a->in_order, a->cap * sizeof(struct key *));
     }
+    k->place = a->count;
     a->in_order[a->count++] = k;
     map_add(&a->by_number, k->number, k);
 }
@@ -118,6 +119,7 @@ int auth_load(struct auth *a, char *error, size_t error_size) {
     struct load load = {.auth = a, .error = error, .error_size = error_size};
     engine_config_scan(a->engine, slice_str(KEY_CONFIG_PREFIX), load_one, &load);
     if (a->count > 0) qsort(a->in_order, a->count, sizeof(struct key *), compare_created);
+    for (size_t i = 0; i < a->count; i++) a->in_order[i]->place = i;
     a->required = a->count > 0;
     return load.failed ? ERR_STORE : 0;
 }
@@ -140,20 +142,26 @@ const struct key *auth_find_id(const struct auth *a, struct slice id) {
 }
 
 const struct key *auth_next(const struct auth *a, uint64_t number) {
-    size_t at = 0;
-    if (number != 0) {
-        while (at < a->count && a->in_order[at]->number != number) at++;
-        at++;
-    }
+    const struct key *k = number == 0 ? NULL : auth_find(a, number);
+    size_t at = k == NULL ? 0 : k->place + 1;
+    CHECK(number == 0 || k != NULL);
     return at < a->count ? a->in_order[at] : NULL;
 }
 
-size_t auth_admins(const struct auth *a, uint64_t wall_ms) {
+bool auth_is_operator(const struct key *k, uint64_t wall_ms) {
+    return k->project == PROJECT_DEFAULT && (k->scopes & SCOPE_ADMIN) != 0 &&
+           !key_is_expired(k, wall_ms);
+}
+
+size_t auth_operators(const struct auth *a, uint64_t wall_ms) {
     size_t count = 0;
-    for (size_t i = 0; i < a->count; i++) {
-        const struct key *k = a->in_order[i];
-        if ((k->scopes & SCOPE_ADMIN) != 0 && !key_is_expired(k, wall_ms)) count++;
-    }
+    for (size_t i = 0; i < a->count; i++) count += auth_is_operator(a->in_order[i], wall_ms);
+    return count;
+}
+
+size_t auth_count_of(const struct auth *a, uint32_t project) {
+    size_t count = 0;
+    for (size_t i = 0; i < a->count; i++) count += a->in_order[i]->project == project;
     return count;
 }
 
@@ -319,13 +327,13 @@ static void make_text(const char *id, char out[KEY_TEXT_BYTES + 1]) {
 const struct key *auth_create(struct auth *a, struct engine_time time, struct route route,
                               const struct key *asked, char text[KEY_TEXT_BYTES + 1]) {
     if (a->count == LIMIT_KEYS) return NULL;
+    CHECK(asked->project != 0);
     struct key *k = mem_alloc(sizeof *k);
     *k = *asked;
     do {
         make_id(k->id);
         k->number = number_of(slice_str(k->id));
     } while (auth_find(a, k->number) != NULL);
-    k->project = PROJECT_DEFAULT;
     k->created_at_ms = time.wall_ms;
     k->used_day = 0;
     make_text(k->id, text);
@@ -349,11 +357,12 @@ void auth_update(struct auth *a, struct engine_time time, struct route route, ui
 
 void auth_revoke(struct auth *a, struct engine_time time, struct route route, uint64_t number) {
     struct key *k = map_remove(&a->by_number, number);
-    size_t at = 0;
-    CHECK(k != NULL);
-    while (a->in_order[at] != k) at++;
+    CHECK(k != NULL && a->in_order[k->place] == k);
     a->count--;
-    memmove(a->in_order + at, a->in_order + at + 1, (a->count - at) * sizeof(struct key *));
+    for (size_t i = k->place; i < a->count; i++) {
+        a->in_order[i] = a->in_order[i + 1];
+        a->in_order[i]->place = i;
+    }
     step(a, time, route, COMMAND_CONFIG_DELETE, k);
     free(k);
     ended(a, number);

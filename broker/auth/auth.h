@@ -48,6 +48,7 @@ struct key_globs {
 
 struct key {
     uint64_t number; /* what its id says in base 36; never 0, never used again */
+    size_t place;    /* in the table */
     char id[KEY_ID_BYTES + 1];
     char name[LIMIT_KEY_NAME_BYTES + 1]; /* for people */
     uint32_t project;
@@ -99,8 +100,13 @@ const struct key *auth_find(const struct auth *a, uint64_t number);
 const struct key *auth_find_id(const struct auth *a, struct slice id);
 /* In order of creation: the one after `number`, or (0) the first; NULL: there is none. */
 const struct key *auth_next(const struct auth *a, uint64_t number);
-/* Keys that have the scope admin and have not expired. */
-size_t auth_admins(const struct auth *a, uint64_t wall_ms);
+/* A key of the default project that has the scope admin and has not expired: it can make any
+ * other. */
+bool auth_is_operator(const struct key *k, uint64_t wall_ms);
+/* How many of these there are. */
+size_t auth_operators(const struct auth *a, uint64_t wall_ms);
+/* How many keys the project has, expired ones too. */
+size_t auth_count_of(const struct auth *a, uint32_t project);
 
 /* A key has ended, or (0) keys are asked for from now on: close what came in by it, or by none. */
 typedef void auth_ended_fn(void *ctx, uint64_t number);
@@ -121,8 +127,8 @@ struct auth_proof {
 enum auth_verdict auth_check_proof(struct auth *a, struct engine_time time,
                                    const struct auth_proof *proof, const struct key **out);
 
-/* Makes a key: name, scopes, globs and expires_at_ms are those of `asked`. Its text goes to
- * text[], which the caller wipes. NULL: there are LIMIT_KEYS. */
+/* Makes a key: name, project, scopes, globs and expires_at_ms are those of `asked`. Its text goes
+ * to text[], which the caller wipes. NULL: there are LIMIT_KEYS. */
 const struct key *auth_create(struct auth *a, struct engine_time time, struct route route,
                               const struct key *asked, char text[KEY_TEXT_BYTES + 1]);
 /* Changes name and expires_at_ms. */

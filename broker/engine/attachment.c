@@ -70,8 +70,14 @@ static enum err attach_check(struct engine *e, const struct command *c, struct s
         *message = "lease_ms: must be 100 to 43200000 (12 hours), or 0 for the subscription's";
         return ERR_INVALID_REQUEST;
     }
-    return subscription_ensure(e, c->u.attach.name, c->u.attach.create, c->u.attach.start,
-                               c->u.attach.start_value, s, created, message);
+    const struct wanted_subscription wanted = {
+        .project = c->project,
+        .name = c->u.attach.name,
+        .create = c->u.attach.create,
+        .start = c->u.attach.start,
+        .start_value = c->u.attach.start_value,
+    };
+    return subscription_ensure(e, &wanted, s, created, message);
 }
 
 /* Nobody else works there who could come back: what was out before the restart waits no longer, be

@@ -122,6 +122,44 @@ static uint64_t stragglers_held(const struct engine *e) {
     return sum;
 }
 
+/* E14: by project and name, each once. */
+static void check_place(const struct engine *e, size_t i) {
+    const struct subscription *s = e->subs[i], *before = i == 0 ? NULL : e->subs[i - 1];
+    CHECK(project_find(e, s->project->id) == s->project);
+    CHECK(subscription_find(e, s->project->id, slice_str(s->name)) == s);
+    if (before == NULL) return;
+    CHECK(before->project->id <= s->project->id);
+    CHECK(before->project != s->project || strcmp(before->name, s->name) < 0);
+}
+
+static void add_totals(struct engine_totals *sum, const struct engine_totals *t) {
+    sum->published += t->published;
+    sum->duplicates += t->duplicates;
+    sum->refused += t->refused;
+    sum->delivered += t->delivered;
+    sum->acked += t->acked;
+    sum->nacked += t->nacked;
+    sum->expired += t->expired;
+    sum->dead += t->dead;
+}
+
+static void check_projects(const struct engine *e) {
+    struct engine_totals sum = {.published = 0};
+    size_t known = 0;
+    for (size_t i = 0; i < e->projects.cap; i++) { /* E14 */
+        const struct project *p = e->projects.slots[i].value;
+        if (p == NULL) continue;
+        uint32_t subs = 0;
+        for (size_t s = 0; s < e->subs_count; s++) subs += e->subs[s]->project == p;
+        CHECK(p->id != 0 && p->id == e->projects.slots[i].key);
+        CHECK(subs == p->subs_count && jobs_of(e, p) == p->jobs_count);
+        add_totals(&sum, &p->totals);
+        known++;
+    }
+    CHECK(known == e->projects.len);
+    CHECK(memcmp(&sum, &e->totals, sizeof sum) == 0);
+}
+
 void engine_check(const struct engine *e) {
     heap_check(&e->deadlines);
     CHECK(e->durable_seq <= e->last_seq);
@@ -135,10 +173,11 @@ void engine_check(const struct engine *e) {
     for (size_t i = 0; i < e->subs_count; i++) {
         stragglers += check_subscription(e, e->subs[i]);
         timed += e->subs[i]->leased_count + e->subs[i]->delayed_count;
-        CHECK(i == 0 || strcmp(e->subs[i - 1]->name, e->subs[i]->name) < 0);
+        check_place(e, i);
     }
     CHECK(timed <= e->deadlines.len); /* and timers of subscriptions, attachments and tasks */
     CHECK(stragglers == stragglers_held(e)); /* E10 */
     CHECK(list_empty(&e->dirty) || e->flush_at_ms != UINT64_MAX);
+    check_projects(e);
     jobs_check(e);
 }

@@ -80,6 +80,8 @@ void delivery_event(struct engine *e, const struct delivery *d, struct event *ou
     if (d->cursor != &s->due) {
         bool found = event_read(e, d->seq, out, own);
         CHECK(found); /* retention leaves what is outstanding */
+        /* A position does not say whose it is: no other's may get this out. */
+        if (out->project != s->project->id) store_damaged("outstanding event", d->seq);
         return;
     }
     uint8_t key[KEY_DUE_BYTES];
@@ -87,7 +89,7 @@ void delivery_event(struct engine *e, const struct delivery *d, struct event *ou
     struct record_due row;
     bool found = store_get(e->store, STORE_DUE, due_key(key, d), &value);
     CHECK(found); /* only durable rows are taken, and they go with their delivery */
-    if (!record_due_decode(value, &row)) store_damaged("delayed event", d->seq);
+    due_decode(s, d->seq, value, &row);
     *out = row.event;
     if (own != NULL) *own = false;
 }
@@ -141,7 +143,7 @@ static struct cursor *counted(const struct delivery *d) {
 
 void delivery_ack(struct engine *e, struct delivery *d) {
     counted(d)->acked_total++;
-    e->totals.acked_total++;
+    TOTALS_ADD(e, d->cursor->sub->project, acked, 1);
     meter_add(&d->cursor->sub->out, e->time.now_ms);
     finish(e, d, false);
 }
@@ -217,7 +219,7 @@ void delivery_bury(struct engine *e, struct delivery *d, const char *reason,
     batch_add(b, BATCH_PUT, STORE_DEAD, arena_copy(&b->arena, k),
               record_dead_encode(&b->arena, &r));
     s->dead_total++;
-    e->totals.dead_total++;
+    TOTALS_ADD(e, s->project, dead, 1);
     /* The dead letter and the settlement are one transaction; the counts are in the position. */
     cursor_mark_dirty(e, &s->live, true);
     finish(e, d, true);
@@ -262,7 +264,7 @@ static void expire(struct engine *e, struct delivery *d) {
     if (strcmp(reason, "max_hold") == 0) failure.message = slice_str("held for max_hold_ms");
     bool started = lease_started(l);
     l->expired = true;
-    e->totals.expired_total++;
+    TOTALS_ADD(e, d->cursor->sub->project, expired, 1);
     struct effect *f = turn_effect(e, EFFECT_REVOKED, l->attachment->route);
     f->u.revoked.attachment = l->attachment->id;
     f->u.revoked.tag = l->tag;

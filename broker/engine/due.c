@@ -117,8 +117,7 @@ struct delivery *due_take_row(struct engine *e, struct subscription *s, const st
     uint64_t seq = key_read_u64(it->key, 12), hash = hash_bytes(0, it->key);
     struct record_due row;
     if (map_get(&s->due_taken, hash) != NULL || row_changing(e, STORE_DUE, it->key)) return NULL;
-    bool whole = record_due_decode(it->value, &row) && row.event.seq == seq;
-    if (!whole) store_damaged("delayed event", seq);
+    due_decode(s, seq, it->value, &row);
     struct delivery *d = delivery_new(&s->due, seq);
     d->row_due_wall_ms = key_read_u64(it->key, 4);
     d->row_cursor = key_read_u32(it->key, 20);

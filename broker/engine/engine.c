@@ -42,7 +42,7 @@ int engine_open(struct engine **out, struct store *store, const struct engine_op
     list_init(&e->tasks_running);
     map_init(&e->attachments);
     jobs_init(&e->jobs);
-    e->index = filter_index_new();
+    map_init(&e->projects);
     dedupe_init(&e->dedupe, o->dedupe_ids, o->dedupe_ms);
     int err = recover(e, error, error_size);
     store_end_reads(store);
@@ -58,7 +58,7 @@ void engine_close(struct engine **out) {
     for (size_t i = 0; i < e->tasks_count; i++) task_free(e->tasks[i]);
     free(e->tasks);
     free(e->subs);
-    filter_index_free(&e->index);
+    projects_drop(e);
     CHECK(e->attachments.len == 0);
     map_free(&e->attachments);
     jobs_free(&e->jobs);

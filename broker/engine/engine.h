@@ -49,6 +49,10 @@
  *     TTL.
  *  E13 a job's events rise strictly by seq; its state is made by the first final one, which is
  *     never dropped.
+ *  E14 subscriptions are in order of project and name, each once; the counts of each project's
+ *     subscriptions and jobs equal a recount; the totals of all projects add up to the whole's.
+ *  E15 what a subscription hands out, counts, buries or sets aside, and what a job notes or lends
+ *     to, is an event of its project (looked at where the event is read, not by engine_check).
  *
  * May call: base, storage/store.h, storage/record.h, proto/limits.h, proto/err.h, and the JSON
  * walker for filters, which is as pure. Never: anything with I/O, nor a room of the broker. */
@@ -146,7 +150,11 @@ struct retention {
     uint64_t dead_max_age_ms;
 };
 
-/* ---- commands ---- */
+/* ---- commands ----
+ *
+ * Subscriptions, tasks and jobs belong to a project, and so does every event. Names are a project's
+ * own: two projects may each have an "orders". A command speaks for one project; what another one
+ * has is not there for it. What has no name, an attachment, was named when it attached. */
 
 enum command_kind {
     COMMAND_PUBLISH,
@@ -209,13 +217,13 @@ enum task_kind {
 
 struct command {
     enum command_kind kind;
+    uint32_t project; /* whose; 0 only in what names nothing: CONFIG_..., and after an ATTACH */
     struct route route;
     union {
         struct {
             const struct event
                 *events;        /* seq, project and received_at_ms are the engine's to set */
             size_t count;       /* 1 .. LIMIT_PUBLISH_EVENTS */
-            uint32_t project;   /* whose events they are */
             uint64_t dedupe_ms; /* a repeat of what is older is none; 0: as long as it is known */
             /* A repeat is told by source and body instead of source and id: nothing vouches for
              * the id. */
@@ -370,6 +378,7 @@ struct effect {
             uint64_t attachment;
         } ended;
         struct {
+            uint32_t project;
             struct slice id;
             uint64_t seq;
         } job;
@@ -416,20 +425,32 @@ void engine_set_retention(struct engine *e, const struct retention *r);
 void engine_check(const struct engine *e);
 
 /* ---- reading ----
- * Local, synchronous, for answers to people; what is read is borrowed until store_end_reads. */
+ * Local, synchronous, for answers to people; what is read is borrowed until store_end_reads.
+ * Whoever reads for a project finds what is that project's, and nothing else. */
 
+struct engine_totals { /* since start */
+    uint64_t published, duplicates, refused;
+    uint64_t delivered, acked, nacked, expired, dead;
+};
 struct engine_stats {
     uint64_t first_seq, last_seq; /* of the durable journal; last 0: empty */
     uint64_t journal_bytes;       /* of the records from first to last */
-    uint64_t published_total, duplicates_total, refused_total; /* since start */
-    uint64_t delivered_total, acked_total, nacked_total, expired_total, dead_total;
-    uint64_t trimmed_total; /* events that retention removed */
+    struct engine_totals totals;  /* of all projects */
+    uint64_t trimmed_total;       /* events that retention removed */
     uint32_t subscriptions, attachments, tasks_running;
     bool room;
     struct slice blocked_by; /* the subscription that lets the journal pass its size; or empty */
+    uint32_t blocked_by_project;
     struct retention retention;
 };
 void engine_stats(const struct engine *e, struct engine_stats *out);
+
+struct project_stats {
+    struct engine_totals totals;
+    uint32_t subscriptions, attachments, tasks_running, jobs;
+};
+/* All 0 for a project that the engine has not heard of. */
+void engine_project_stats(const struct engine *e, uint32_t project, struct project_stats *out);
 
 /* Why a subscription hands nothing out just now. */
 enum why_idle {
@@ -464,13 +485,16 @@ struct subscription_info {
     enum why_idle why_idle;
 };
 /* False: no such subscription. */
-bool engine_subscription_get(struct engine *e, struct slice name, struct subscription_info *out);
-/* The subscription with the lowest name above `after` (empty: the first). */
-bool engine_subscription_next(struct engine *e, struct slice after, struct subscription_info *out);
-/* The subscriptions that are furthest behind, worst first, at most `max`: by journal positions from
- * their floor to the end. Returns how many there are; those that are behind by nothing are left
- * out. */
-size_t engine_subscriptions_behind(struct engine *e, struct subscription_info *out, size_t max);
+bool engine_subscription_get(struct engine *e, uint32_t project, struct slice name,
+                             struct subscription_info *out);
+/* The project's subscription with the lowest name above `after` (empty: the first). */
+bool engine_subscription_next(struct engine *e, uint32_t project, struct slice after,
+                              struct subscription_info *out);
+/* The project's subscriptions that are furthest behind, worst first, at most `max`: by journal
+ * positions from their floor to the end. Returns how many there are; those that are behind by
+ * nothing are left out. */
+size_t engine_subscriptions_behind(struct engine *e, uint32_t project,
+                                   struct subscription_info *out, size_t max);
 
 struct task_info {
     uint32_t id;
@@ -486,20 +510,22 @@ struct task_info {
     uint64_t expired;        /* REPLAY: gone from the journal before it came to them */
     uint32_t outstanding;    /* REPLAY */
 };
-bool engine_task_get(const struct engine *e, uint32_t id, struct task_info *out);
-bool engine_task_next(const struct engine *e, uint32_t after, struct task_info *out);
+bool engine_task_get(const struct engine *e, uint32_t project, uint32_t id, struct task_info *out);
+bool engine_task_next(const struct engine *e, uint32_t project, uint32_t after,
+                      struct task_info *out);
 const char *task_kind_name(enum task_kind k); /* "replay", "count", "redrive", "purge" */
 
 /* Deliveries of an attachment that are not settled yet; 0 when there is no such attachment. */
 uint32_t engine_attachment_unsettled(const struct engine *e, uint64_t attachment);
 
-/* The event, if it is durable and still in the journal. */
-bool engine_event_get(struct engine *e, uint64_t seq, struct event *out);
-/* Calls fn for durable events with seq >= from, rising, until it returns false or `scan_max` were
- * looked at. Returns the seq after the last one looked at. */
+/* The event, if it is durable, still in the journal and the project's. */
+bool engine_event_get(struct engine *e, uint32_t project, uint64_t seq, struct event *out);
+/* Calls fn for the project's durable events with seq >= from, rising, until it returns false or
+ * `scan_max` events, of whatever project, were looked at. Returns the seq after the last one looked
+ * at. */
 typedef bool engine_event_fn(void *ctx, const struct event *event);
-uint64_t engine_events_scan(struct engine *e, uint64_t from, uint64_t scan_max, engine_event_fn *fn,
-                            void *ctx);
+uint64_t engine_events_scan(struct engine *e, uint32_t project, uint64_t from, uint64_t scan_max,
+                            engine_event_fn *fn, void *ctx);
 /* The first durable seq that was received at or after wall_ms; last_seq + 1 when there is none. */
 uint64_t engine_seq_at_time(struct engine *e, uint64_t wall_ms);
 
@@ -514,8 +540,8 @@ struct dead_letter {
 /* Calls fn for the dead letters of a subscription with (seq, cursor) > (after_seq, after_cursor),
  * rising, until it returns false. False: no such subscription. */
 typedef bool engine_dead_fn(void *ctx, const struct dead_letter *dead);
-bool engine_dead_scan(struct engine *e, struct slice subscription, uint64_t after_seq,
-                      uint32_t after_cursor, engine_dead_fn *fn, void *ctx);
+bool engine_dead_scan(struct engine *e, uint32_t project, struct slice subscription,
+                      uint64_t after_seq, uint32_t after_cursor, engine_dead_fn *fn, void *ctx);
 
 enum job_state {
     JOB_PENDING,
@@ -548,8 +574,7 @@ struct job_info {
 };
 /* False: no such job is registered, or not durable yet. What a later PUT changed is shown before
  * it is durable. Borrowed until the next command. */
-bool engine_job_get(struct engine *e, struct slice id, struct job_info *out);
-size_t engine_jobs_count(const struct engine *e);
+bool engine_job_get(struct engine *e, uint32_t project, struct slice id, struct job_info *out);
 
 /* Calls fn for every config entry whose key starts with prefix, in key order. */
 typedef void engine_config_fn(void *ctx, struct slice key, struct slice value);

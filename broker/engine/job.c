@@ -85,13 +85,13 @@ void jobs_free(struct job_table *t) {
     free(t->subjects);
 }
 
-static uint64_t id_hash(struct slice id) {
-    return hash_bytes(0, id);
+static uint64_t id_hash(uint32_t project, struct slice id) {
+    return hash_bytes(project, id);
 }
 
-static struct job *find(const struct engine *e, struct slice id, uint64_t hash) {
+static struct job *find(const struct engine *e, uint32_t project, struct slice id, uint64_t hash) {
     struct job *j = map_get(&e->jobs.by_id, hash);
-    while (j != NULL && !slice_eq(j->id, id)) j = j->same;
+    while (j != NULL && (j->project->id != project || !slice_eq(j->id, id))) j = j->same;
     return j;
 }
 
@@ -103,6 +103,7 @@ static void count_job(struct job_table *t, const struct job *j, bool in) {
     uint64_t bytes = in ? text_bytes(j) : -text_bytes(j); /* wraps around and back */
     t->bytes += bytes;
     t->count += in ? 1 : (size_t)-1;
+    j->project->jobs_count += in ? 1u : -1u;
     if (j->ended_at_ms == 0) return;
     t->ended_bytes += bytes;
     t->ended_count += in ? 1 : (size_t)-1;
@@ -125,12 +126,13 @@ static void set_texts(struct job *j, struct slice id, struct slice endpoints,
     free(old);
 }
 
-static struct job *job_add(struct engine *e, uint64_t number, struct slice id,
-                           struct slice endpoints, struct slice metadata) {
+static struct job *job_add(struct engine *e, uint64_t number, struct project *project,
+                           struct slice id, struct slice endpoints, struct slice metadata) {
     struct job_table *t = &e->jobs;
     struct job *j = mem_zalloc(sizeof *j);
     j->number = number;
-    j->id_hash = id_hash(id);
+    j->project = project;
+    j->id_hash = id_hash(project->id, id);
     set_texts(j, id, endpoints, metadata);
     heap_node_init(&j->timer);
     list_init(&j->in_dirty);
@@ -273,10 +275,10 @@ static void remember_subject(struct job_table *t, uint64_t seq, uint64_t hash) {
 }
 
 struct job *job_lend(struct engine *e, struct event *event) {
-    uint64_t hash = event->subject.len == 0 ? 0 : id_hash(event->subject);
+    uint64_t hash = event->subject.len == 0 ? 0 : id_hash(event->project, event->subject);
     remember_subject(&e->jobs, event->seq, hash);
     if (e->jobs.count == 0 || event->subject.len == 0) return NULL;
-    struct job *j = find(e, event->subject, hash);
+    struct job *j = find(e, event->project, event->subject, hash);
     if (j == NULL) return NULL;
     if (event->endpoints.len == 0) event->endpoints = j->endpoints;
     if (event->metadata.len == 0) event->metadata = j->metadata;
@@ -287,6 +289,7 @@ void job_note(struct engine *e, struct job *j, const struct event *stored) {
     note(e, j, stored->seq, job_state_of_type(stored->type));
     if (e->options.jobs_room == 0) return;
     struct effect *f = turn_effect(e, EFFECT_JOB, (struct route){.room = e->options.jobs_room});
+    f->u.job.project = stored->project;
     f->u.job.id = stored->subject;
     f->u.job.seq = stored->seq;
 }
@@ -304,7 +307,8 @@ static void look_back(struct engine *e, struct job *j) {
         if (t->subjects[seq & (LIMIT_JOB_LOOK_BACK - 1)] != low) continue;
         if (++reads > LOOK_BACK_READS || found == LIMIT_JOB_EVENTS) break;
         struct event event;
-        if (!event_read(e, seq, &event, NULL) || !slice_eq(event.subject, j->id)) continue;
+        if (!event_read(e, seq, &event, NULL) || event.project != j->project->id) continue;
+        if (!slice_eq(event.subject, j->id)) continue;
         states[found] = job_state_of_type(event.type);
         seqs[found++] = seq;
     }
@@ -330,6 +334,10 @@ static enum err put_check(const struct engine *e, const struct command *c, const
         *why = "webhook_config.uris: at most 8 of at most 2048 bytes";
         return ERR_TOO_LARGE;
     }
+    if (!endpoints_ok(c->u.job.endpoints)) { /* they become those of events */
+        *why = "webhook_config.uris: at most 8 URIs of 1 to 2048 bytes";
+        return ERR_INVALID_REQUEST;
+    }
     if (c->u.job.metadata.len > LIMIT_EVENT_METADATA_BYTES) {
         *why = "user_metadata: at most 16384 bytes";
         return ERR_TOO_LARGE;
@@ -352,17 +360,17 @@ static enum err make_room(struct engine *e, const struct job *old, const struct 
     if (old != NULL && old->ended_at_ms != 0) ended_bytes -= old_bytes;
     if (t->bytes - old_bytes - ended_bytes + more > o->jobs_bytes_max) {
         *why = turn_text(e,
-                         "the registered jobs that have not ended take %llu bytes of at most %llu: "
-                         "nothing was taken, try again when some have ended",
-                         (unsigned long long)(t->bytes - ended_bytes),
+                         "this job and the registered ones that have not ended, of all projects, "
+                         "take more than %llu bytes: nothing was taken, try again when some have "
+                         "ended",
                          (unsigned long long)o->jobs_bytes_max);
         return ERR_LIMIT_EXCEEDED;
     }
     if (old == NULL && t->count - t->ended_count >= o->jobs_max) {
         *why = turn_text(e,
-                         "%zu jobs are registered that have not ended, of at most %u: nothing was "
-                         "taken, try again when some have",
-                         t->count - t->ended_count, o->jobs_max);
+                         "%u jobs are registered that have not ended, of all projects, and there "
+                         "may be no more: nothing was taken, try again when some have",
+                         o->jobs_max);
         return ERR_LIMIT_EXCEEDED;
     }
     LIST_FOR(n, next, &t->ended) {
@@ -377,7 +385,8 @@ static enum err make_room(struct engine *e, const struct job *old, const struct 
 static void put(struct engine *e, struct job *old, const struct command *c) {
     struct job *j = old;
     if (old == NULL) {
-        j = job_add(e, e->jobs.next_number++, c->u.job.id, c->u.job.endpoints, c->u.job.metadata);
+        j = job_add(e, e->jobs.next_number++, project_get(e, c->project), c->u.job.id,
+                    c->u.job.endpoints, c->u.job.metadata);
         j->created_at_ms = e->time.wall_ms;
         turn_open(e);
         j->created_turn = e->turn_number;
@@ -399,7 +408,7 @@ void job_put(struct engine *e, const struct command *c) {
     struct job *old = NULL;
     enum err err = put_check(e, c, &message);
     if (err == ERR_OK) {
-        old = find(e, c->u.job.id, id_hash(c->u.job.id));
+        old = find(e, c->project, c->u.job.id, id_hash(c->project, c->u.job.id));
         err = make_room(e, old, c, &message);
     }
     if (err == ERR_OK) put(e, old, c);
@@ -423,6 +432,7 @@ static size_t publish_overdue(struct engine *e, struct job *j) {
                (unsigned long long)(j->due_at_ms - j->updated_at_ms), registered);
     CHECK(!body.overflow);
     struct event event = {
+        .project = j->project->id,
         .time_ms = j->due_at_ms,
         .type = slice_str("job.overdue"),
         .subject = j->id,
@@ -473,6 +483,7 @@ void jobs_end_turn(struct engine *e) {
         uint64_t *seqs = arena_alloc(a, j->count * sizeof *seqs);
         uint8_t *states = arena_alloc(a, j->count);
         struct record_job row = {
+            .project = j->project->id,
             .id = j->id,
             .endpoints = j->endpoints,
             .metadata = j->metadata,
@@ -498,9 +509,11 @@ static bool recover_job(struct engine *e, uint64_t number, const struct record_j
     bool fits = r->id.len > 0 && r->id.len <= LIMIT_EVENT_SUBJECT_BYTES &&
                 r->endpoints.len <= LIMIT_EVENT_ENDPOINTS_BYTES &&
                 r->metadata.len <= LIMIT_EVENT_METADATA_BYTES && r->updated_at_ms < r->due_at_ms;
-    if (!fits || find(e, r->id, id_hash(r->id)) != NULL) return false;
+    if (!fits || r->project == 0) return false;
+    if (find(e, r->project, r->id, id_hash(r->project, r->id)) != NULL) return false;
     if (r->count > 0 && r->seqs[r->count - 1] > e->last_seq) return false;
-    struct job *j = job_add(e, number, r->id, r->endpoints, r->metadata);
+    struct job *j =
+        job_add(e, number, project_get(e, r->project), r->id, r->endpoints, r->metadata);
     j->created_at_ms = r->created_at_ms;
     j->updated_at_ms = r->updated_at_ms;
     j->due_at_ms = r->due_at_ms;
@@ -547,7 +560,7 @@ static void recover_subjects(struct engine *e) {
         if (!store_get(e->store, STORE_JOURNAL, key_u64(key, seq), &value)) return;
         bytes += value.len;
         if (record_event_decode(seq, value, &event) && event.subject.len > 0) {
-            remember_subject(&e->jobs, seq, id_hash(event.subject));
+            remember_subject(&e->jobs, seq, id_hash(event.project, event.subject));
         }
         seq--;
     }
@@ -574,8 +587,8 @@ bool jobs_recover(struct engine *e, uint64_t *number) {
 
 /* ---- reading and checking ---- */
 
-bool engine_job_get(struct engine *e, struct slice id, struct job_info *out) {
-    struct job *j = find(e, id, id_hash(id));
+bool engine_job_get(struct engine *e, uint32_t project, struct slice id, struct job_info *out) {
+    struct job *j = find(e, project, id, id_hash(project, id));
     if (j == NULL || j->created_turn > e->turns_durable) return false;
     prune_noted(j, durable_count(e, j));
     size_t durable = durable_count(e, j);
@@ -599,13 +612,10 @@ bool engine_job_get(struct engine *e, struct slice id, struct job_info *out) {
     return true;
 }
 
-size_t engine_jobs_count(const struct engine *e) {
-    return e->jobs.count;
-}
-
 static void check_job(const struct engine *e, const struct job *j) {
     const struct job_table *t = &e->jobs;
-    CHECK(find(e, j->id, j->id_hash) == j && id_hash(j->id) == j->id_hash); /* E11 */
+    CHECK(find(e, j->project->id, j->id, j->id_hash) == j); /* E11 */
+    CHECK(id_hash(j->project->id, j->id) == j->id_hash);
     CHECK(heap_contains(&j->timer) && t->timers.nodes[j->timer.index] == &j->timer);
     CHECK(j->timer.at_ms == timer_wall_ms(j)); /* E12 */
     CHECK((j->ended_at_ms != 0) == (j->overdue || j->final_seq != 0));
@@ -621,6 +631,15 @@ static void check_job(const struct engine *e, const struct job *j) {
     }
     CHECK(final_seq == j->final_seq && action_seq == j->action_seq);
     CHECK(j->events_total >= j->count && j->count <= NOTED_MAX);
+}
+
+uint32_t jobs_of(const struct engine *e, const struct project *project) {
+    const struct heap *timers = &e->jobs.timers;
+    uint32_t count = 0;
+    for (size_t i = 0; i < timers->len; i++) {
+        count += CONTAINER_OF(timers->nodes[i], struct job, timer)->project == project;
+    }
+    return count;
 }
 
 void jobs_check(const struct engine *e) {

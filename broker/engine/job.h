@@ -15,8 +15,9 @@
 #include "broker/engine/engine.h"
 
 struct job {
-    uint64_t number;  /* the key of its row */
-    uint64_t id_hash; /* of engine.jobs.by_id */
+    uint64_t number; /* the key of its row */
+    struct project *project;
+    uint64_t id_hash; /* of project and id: the key of engine.jobs.by_id */
     struct job *same; /* the next one whose id has this hash */
     uint8_t *texts;   /* the bytes of these three */
     struct slice id, endpoints, metadata;
@@ -47,8 +48,8 @@ struct job_table {
     struct list dirty;
     struct list ended;    /* the one that ended first is the first */
     uint64_t retry_at_ms; /* no job is looked at before: there was no room for its event */
-    /* 32 bits of the hash of the subject of each of the last LIMIT_JOB_LOOK_BACK events, by seq; 0:
-     * none, or not known. NULL until there is one. */
+    /* 32 bits of the hash of project and subject of each of the last LIMIT_JOB_LOOK_BACK events, by
+     * seq; 0: none, or not known. NULL until there is one. */
     uint32_t *subjects;
 };
 
@@ -72,5 +73,7 @@ void jobs_end_turn(struct engine *e);
 uint64_t jobs_next_ms(const struct engine *e, struct engine_time time);
 /* E11 to E13. */
 void jobs_check(const struct engine *e);
+/* A recount of the project's. */
+uint32_t jobs_of(const struct engine *e, const struct project *project);
 
 #endif

@@ -120,7 +120,7 @@ static enum outcome settle_one(struct engine *e, const struct command *c, struct
         delivery_ack(e, d);
         return OUTCOME_OK;
     }
-    e->totals.nacked_total++;
+    TOTALS_ADD(e, d->cursor->sub->project, nacked, 1);
     uint64_t delay_ms = c->u.settle.delay_ms;
     const struct failure *failure = &c->u.settle.failure;
     if (c->u.settle.kind == NACK_REJECT) {

@@ -92,7 +92,7 @@ void policy_set(struct subscription *s, const struct policy *policy) {
     s->policy.order_key = slice_of(key, policy->order_key.len);
     s->policy_memory = list;
     s->filter = filter;
-    rate_set(&s->rate, policy->rate_per_s);
+    rate_set(&s->rate, policy->rate_per_s, RATE_BURST_MS * 1000);
 }
 
 bool policy_equal(const struct subscription *s, const struct policy *b) {

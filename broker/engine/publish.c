@@ -86,15 +86,15 @@ static struct event *turn_events_add(struct turn_events *t, uint64_t fingerprint
 
 /* Journals one event in the open turn, or finds that it is there already. */
 static struct publish_result journal(struct engine *e, const struct event *incoming,
-                                     uint32_t project, const struct repeats *repeats) {
+                                     struct project *project, const struct repeats *repeats) {
     struct event event = *incoming;
-    event.project = project;
+    event.project = project->id;
     uint64_t fingerprint = fingerprint_of(&event, repeats);
     if (fingerprint != 0) {
         struct same_event same = {e, &event, repeats};
         uint64_t seq = dedupe_find(&e->dedupe, fingerprint, same_event, &same);
         if (seq != 0) {
-            e->totals.duplicates_total++;
+            TOTALS_ADD(e, project, duplicates, 1);
             return (struct publish_result){.seq = seq, .duplicate = true};
         }
     }
@@ -114,9 +114,9 @@ static struct publish_result journal(struct engine *e, const struct event *incom
     if (fingerprint != 0) {
         dedupe_add(&e->dedupe, fingerprint, event.seq, event.received_at_ms);
     }
-    e->totals.published_total++;
+    TOTALS_ADD(e, project, published, 1);
     if (job != NULL) job_note(e, job, stored);
-    subscriptions_offer(e, stored);
+    subscriptions_offer(e, project, stored);
     return (struct publish_result){.seq = event.seq};
 }
 
@@ -128,11 +128,25 @@ uint64_t publish_own(struct engine *e, const struct event *event) {
     CHECK(e->room && event->id.len == 0);
     stamp(e);
     const struct repeats repeats = {.dedupe_ms = 0};
-    return journal(e, event, PROJECT_DEFAULT, &repeats).seq;
+    return journal(e, event, project_get(e, event->project), &repeats).seq;
+}
+
+/* Whose subscription it is that lags is told to its own project. */
+static const char *blocked_text(struct engine *e, const struct project *project) {
+    if (e->blocked_by_project != project->id) {
+        return "the journal has its full size and a subscription of another project still needs "
+               "its oldest events: nothing was taken, try again later";
+    }
+    return turn_text(e,
+                     "the journal has its full size and subscription \"%s\" still needs its oldest "
+                     "events: nothing was taken; let it catch up, seek it forward, or set its lag "
+                     "to expire",
+                     e->blocked_by);
 }
 
 void publish(struct engine *e, const struct command *c) {
     size_t count = c->u.publish.count;
+    struct project *project = project_get(e, c->project);
     CHECK(count >= 1 && count <= LIMIT_PUBLISH_EVENTS);
     enum err err = ERR_OK;
     const char *message = NULL;
@@ -141,11 +155,7 @@ void publish(struct engine *e, const struct command *c) {
         message = "the store is nearly full: nothing was taken, try again later";
     } else if (e->blocked_by[0] != 0) {
         err = ERR_BLOCKED;
-        message = turn_text(e,
-                            "the journal has its full size and subscription \"%s\" still needs "
-                            "its oldest events: nothing was taken; let it catch up, seek it "
-                            "forward, or set its lag to expire",
-                            e->blocked_by);
+        message = blocked_text(e, project);
     }
     for (size_t i = 0; i < count && err == ERR_OK; i++) {
         err = event_check(e, &c->u.publish.events[i], &message);
@@ -156,10 +166,10 @@ void publish(struct engine *e, const struct command *c) {
         results = arena_alloc(turn_arena(e), count * sizeof *results);
         const struct repeats repeats = {c->u.publish.dedupe_ms, c->u.publish.dedupe_by_body};
         for (size_t i = 0; i < count; i++) {
-            results[i] = journal(e, &c->u.publish.events[i], c->u.publish.project, &repeats);
+            results[i] = journal(e, &c->u.publish.events[i], project, &repeats);
         }
     } else {
-        e->totals.refused_total += count;
+        TOTALS_ADD(e, project, refused, count);
     }
     struct effect *f = turn_effect(e, EFFECT_PUBLISHED, c->route);
     f->err = err;
@@ -213,7 +223,7 @@ static uint64_t received_at(struct engine *e, uint64_t seq) {
     store_seek(e->store, STORE_JOURNAL, key_u64(key, seq), &it);
     CHECK(it.valid); /* the newest durable record is never removed */
     seq = key_read_u64(it.key, 0);
-    if (!record_event_decode(seq, it.value, &event)) store_damaged("journal record", seq);
+    event_decode(seq, it.value, &event);
     store_iter_end(e->store, &it);
     return event.received_at_ms;
 }

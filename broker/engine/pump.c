@@ -51,7 +51,7 @@ static bool reader_get(struct engine *e, struct reader *r, struct cursor *c, str
     while (r->it.valid && key_read_u64(r->it.key, 0) < from) store_next(e->store, &r->it);
     CHECK(r->it.valid); /* the newest durable record is never removed */
     uint64_t seq = key_read_u64(r->it.key, 0);
-    if (!record_event_decode(seq, r->it.value, out)) store_damaged("journal record", seq);
+    event_decode(seq, r->it.value, out);
     return true;
 }
 
@@ -78,7 +78,7 @@ static void hand_out(struct engine *e, struct attachment *a, struct delivery *d,
     struct lease *l = lease_new(e, a, d, a->next_tag++, event->body.len, e->time.now_ms, again);
     uint32_t from = d->cursor == &s->due ? d->row_cursor : d->cursor->id;
     d->deliveries++;
-    e->totals.delivered_total++;
+    TOTALS_ADD(e, s->project, delivered, 1);
     rate_take(&s->rate, e->time.now_ms);
     struct effect *f = turn_effect(e, EFFECT_DELIVER, a->route);
     f->u.deliver.attachment = a->id;
@@ -235,7 +235,7 @@ static void cursor_advance(struct engine *e, struct cursor *c, uint64_t past) {
 static bool cursor_wants(struct cursor *c, const struct event *event) {
     struct filter_subject subject;
     filter_subject_init(&subject, event);
-    return filter_match(c->sub->filter, &subject) &&
+    return subscription_wants(c->sub, &subject) &&
            (c->id == CURSOR_LIVE || filter_match(task_of(c)->filter, &subject));
 }
 

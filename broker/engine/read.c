@@ -26,7 +26,7 @@ double meter_per_s(const struct meter *m, uint64_t now_ms) {
 /* ---- the whole ---- */
 
 void engine_stats(const struct engine *e, struct engine_stats *out) {
-    *out = e->totals;
+    *out = (struct engine_stats){.totals = e->totals, .trimmed_total = e->trimmed_total};
     out->first_seq = e->durable_seq == 0 ? 0 : oldest_seq(e);
     out->last_seq = e->durable_seq;
     out->journal_bytes = e->journal_end - e->journal_start;
@@ -35,6 +35,7 @@ void engine_stats(const struct engine *e, struct engine_stats *out) {
     out->tasks_running = (uint32_t)(e->tasks_count - e->tasks_finished);
     out->room = e->room;
     out->blocked_by = slice_str(e->blocked_by);
+    out->blocked_by_project = e->blocked_by_project;
     out->retention = e->retention;
 }
 
@@ -91,9 +92,7 @@ static uint64_t floor_age_ms(struct engine *e, const struct subscription *s) {
     if (floor > e->durable_seq) return 0;
     store_seek(e->store, STORE_JOURNAL, key_u64(key, floor), &it);
     bool found = it.valid;
-    if (found && !record_event_decode(key_read_u64(it.key, 0), it.value, &event)) {
-        store_damaged("journal record", key_read_u64(it.key, 0));
-    }
+    if (found) event_decode(key_read_u64(it.key, 0), it.value, &event);
     store_iter_end(e->store, &it);
     if (!found || event.received_at_ms > e->time.wall_ms) return 0;
     return e->time.wall_ms - event.received_at_ms;
@@ -139,16 +138,18 @@ static void subscription_info(struct engine *e, const struct subscription *s,
     };
 }
 
-bool engine_subscription_get(struct engine *e, struct slice name, struct subscription_info *out) {
-    const struct subscription *s = subscription_find(e, name);
+bool engine_subscription_get(struct engine *e, uint32_t project, struct slice name,
+                             struct subscription_info *out) {
+    const struct subscription *s = subscription_find(e, project, name);
     if (s == NULL) return false;
     subscription_info(e, s, out);
     return true;
 }
 
-bool engine_subscription_next(struct engine *e, struct slice after, struct subscription_info *out) {
-    size_t i = subscription_above(e, after);
-    if (i == e->subs_count) return false;
+bool engine_subscription_next(struct engine *e, uint32_t project, struct slice after,
+                              struct subscription_info *out) {
+    size_t i = subscription_above(e, project, after);
+    if (i == e->subs_count || e->subs[i]->project->id != project) return false;
     subscription_info(e, e->subs[i], out);
     return true;
 }
@@ -157,13 +158,14 @@ static uint64_t behind(const struct engine *e, const struct subscription *s) {
     return e->last_seq + 1 - cursor_floor(e, &s->live);
 }
 
-size_t engine_subscriptions_behind(struct engine *e, struct subscription_info *out, size_t max) {
+size_t engine_subscriptions_behind(struct engine *e, uint32_t project,
+                                   struct subscription_info *out, size_t max) {
     const struct subscription *worst[16];
     size_t count = 0;
     CHECK(max <= sizeof worst / sizeof worst[0]);
     for (size_t i = 0; i < e->subs_count; i++) {
         const struct subscription *s = e->subs[i];
-        if (behind(e, s) == 0) continue;
+        if (s->project->id != project || behind(e, s) == 0) continue;
         size_t at = count < max ? count++ : count;
         while (at > 0 && behind(e, worst[at - 1]) < behind(e, s)) {
             if (at < count) worst[at] = worst[at - 1];
@@ -203,20 +205,22 @@ static void task_info(const struct task *t, struct task_info *out) {
     };
 }
 
-bool engine_task_next(const struct engine *e, uint32_t after, struct task_info *out) {
+bool engine_task_next(const struct engine *e, uint32_t project, uint32_t after,
+                      struct task_info *out) {
     size_t lo = 0, hi = e->tasks_count;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
         if (e->tasks[mid]->id <= after) lo = mid + 1;
         else hi = mid;
     }
+    while (lo < e->tasks_count && e->tasks[lo]->project->id != project) lo++;
     if (lo == e->tasks_count) return false;
     task_info(e->tasks[lo], out);
     return true;
 }
 
-bool engine_task_get(const struct engine *e, uint32_t id, struct task_info *out) {
-    return id > 0 && engine_task_next(e, id - 1, out) && out->id == id;
+bool engine_task_get(const struct engine *e, uint32_t project, uint32_t id, struct task_info *out) {
+    return id > 0 && engine_task_next(e, project, id - 1, out) && out->id == id;
 }
 
 /* ---- the journal and the dead letters ---- */
@@ -226,12 +230,13 @@ uint32_t engine_attachment_unsettled(const struct engine *e, uint64_t attachment
     return a == NULL ? 0 : a->unsettled_count;
 }
 
-bool engine_event_get(struct engine *e, uint64_t seq, struct event *out) {
-    return seq >= 1 && seq <= e->durable_seq && event_read(e, seq, out, NULL);
+bool engine_event_get(struct engine *e, uint32_t project, uint64_t seq, struct event *out) {
+    return seq >= 1 && seq <= e->durable_seq && event_read(e, seq, out, NULL) &&
+           out->project == project;
 }
 
-uint64_t engine_events_scan(struct engine *e, uint64_t from, uint64_t scan_max, engine_event_fn *fn,
-                            void *ctx) {
+uint64_t engine_events_scan(struct engine *e, uint32_t project, uint64_t from, uint64_t scan_max,
+                            engine_event_fn *fn, void *ctx) {
     uint8_t key[KEY_U64_BYTES];
     struct store_iter it;
     bool more = true;
@@ -239,8 +244,8 @@ uint64_t engine_events_scan(struct engine *e, uint64_t from, uint64_t scan_max, 
     while (it.valid && more && scan_max > 0) {
         struct event event;
         uint64_t seq = key_read_u64(it.key, 0);
-        if (!record_event_decode(seq, it.value, &event)) store_damaged("journal record", seq);
-        more = fn(ctx, &event);
+        event_decode(seq, it.value, &event);
+        more = event.project != project || fn(ctx, &event);
         from = seq + 1;
         scan_max--;
         store_next(e->store, &it);
@@ -254,9 +259,9 @@ uint64_t engine_seq_at_time(struct engine *e, uint64_t wall_ms) {
     return seq <= e->durable_seq ? seq : e->durable_seq + 1;
 }
 
-bool engine_dead_scan(struct engine *e, struct slice subscription, uint64_t after_seq,
-                      uint32_t after_cursor, engine_dead_fn *fn, void *ctx) {
-    const struct subscription *s = subscription_find(e, subscription);
+bool engine_dead_scan(struct engine *e, uint32_t project, struct slice subscription,
+                      uint64_t after_seq, uint32_t after_cursor, engine_dead_fn *fn, void *ctx) {
+    const struct subscription *s = subscription_find(e, project, subscription);
     if (s == NULL) return false;
     uint8_t key[KEY_DEAD_BYTES];
     struct slice from = key_dead(key, s->id, after_seq, after_cursor);
@@ -265,9 +270,7 @@ bool engine_dead_scan(struct engine *e, struct slice subscription, uint64_t afte
     if (it.valid && slice_eq(it.key, from)) store_next(e->store, &it);
     for (; it.valid && key_read_u32(it.key, 0) == s->id; store_next(e->store, &it)) {
         struct record_dead r;
-        if (!record_dead_decode(it.value, &r)) {
-            store_damaged("dead letter", key_read_u64(it.key, 4));
-        }
+        dead_decode(s, it.key, it.value, &r);
         struct dead_letter dead = {
             .cursor = key_read_u32(it.key, 12),
             .died_at_ms = r.died_at_ms,

@@ -35,7 +35,8 @@ static int recover_journal_start(struct recovery *r) {
     store_seek(e->store, STORE_JOURNAL, key_u64(key, e->trimmed_to + 1), &it);
     if (it.valid) {
         uint64_t seq = key_read_u64(it.key, 0);
-        if (record_event_decode(seq, it.value, &event)) e->journal_start = event.offset;
+        bool whole = record_event_decode(seq, it.value, &event) && event.project != 0;
+        if (whole) e->journal_start = event.offset;
         else err = damaged(r, "journal record", seq);
     }
     store_iter_end(e->store, &it);
@@ -48,7 +49,8 @@ static int recover_journal(struct recovery *r) {
     struct event event;
     if (store_last(e->store, STORE_JOURNAL, &key, &value)) {
         uint64_t seq = key_read_u64(key, 0);
-        if (!record_event_decode(seq, value, &event)) return damaged(r, "journal record", seq);
+        bool whole = record_event_decode(seq, value, &event) && event.project != 0;
+        if (!whole) return damaged(r, "journal record", seq);
         e->last_seq = e->durable_seq = seq;
         e->last_received_ms = event.received_at_ms;
         e->journal_end = event.offset + value.len;
@@ -119,7 +121,8 @@ static int recover_subscriptions(struct recovery *r) {
     for (; it.valid && err == 0; store_next(e->store, &it)) {
         uint32_t id = key_read_u32(it.key, 0);
         struct record_subscription s;
-        if (!record_subscription_decode(&arena, it.value, &s) || !name_ok(s.name)) {
+        if (!record_subscription_decode(&arena, it.value, &s) || !name_ok(s.name) ||
+            s.project == 0 || subscription_find(e, s.project, s.name) != NULL) {
             err = damaged(r, "subscription", id);
             break;
         }
@@ -128,7 +131,7 @@ static int recover_subscriptions(struct recovery *r) {
             err = damaged(r, "subscription", id);
             break;
         }
-        struct subscription *sub = subscription_add(e, id, s.name, &p, s.created_at_ms);
+        struct subscription *sub = subscription_add(e, id, s.project, s.name, &p, s.created_at_ms);
         sub->paused = (s.flags & RECORD_SUBSCRIPTION_PAUSED) != 0;
         sub->aged_from_ms = s.aged_from_ms;
         map_add(&r->subs, id, sub);

@@ -118,7 +118,7 @@ static void expire_from(struct engine *e, const struct event *event) {
         struct subscription *s = e->subs[i];
         struct cursor *c = &s->live;
         if (s->policy.lag != LAG_EXPIRE || c->at_tail || c->next > event->seq) continue;
-        if (filter_match(s->filter, &subject)) s->expired_total++;
+        if (subscription_wants(s, &subject)) s->expired_total++;
         c->next = event->seq + 1;
         if (c->next == e->last_seq + 1) c->at_tail = true;
         cursor_mark_dirty(e, c, true);
@@ -146,7 +146,7 @@ static bool trim(struct engine *e, uint64_t limit) {
     for (; it.valid && asked < EXPIRE_MATCHES && bytes < READ_BYTES; store_next(e->store, &it)) {
         struct event event;
         uint64_t seq = key_read_u64(it.key, 0);
-        if (!record_event_decode(seq, it.value, &event)) store_damaged("journal record", seq);
+        event_decode(seq, it.value, &event);
         e->journal_start = event.offset;
         if (seq >= t.first + TRIM_SLICE || seq >= limit || seq >= e->durable_seq) break;
         if (!goes(e, &event)) break;
@@ -156,7 +156,7 @@ static bool trim(struct engine *e, uint64_t limit) {
         uintptr_t holders = t.holders[seq - t.first];
         if (holders > 0) map_add(&e->stragglers, seq, (void *)holders);
         else batch_delete(turn_batch(e), STORE_JOURNAL, it.key);
-        e->totals.trimmed_total++;
+        e->trimmed_total++;
         e->trimmed_to = seq;
     }
     store_iter_end(e->store, &it);
@@ -178,6 +178,7 @@ static void trim_journal(struct engine *e) {
     more |= trim(e, limit);
     bool blocked = !more && too_large(e) && who != NULL && limit <= e->trimmed_to + 1;
     snprintf(e->blocked_by, sizeof e->blocked_by, "%s", blocked ? who->name : "");
+    e->blocked_by_project = blocked ? who->project->id : 0;
     e->retention_at_ms = more ? e->time.now_ms : e->time.now_ms + LOOK_MS;
 }
 
@@ -201,14 +202,12 @@ static void trim_dead(struct engine *e) {
         struct record_dead r;
         bytes += it.value.len;
         uint32_t id = key_read_u32(it.key, 0);
-        if (!record_dead_decode(it.value, &r)) {
-            store_damaged("dead letter", key_read_u64(it.key, 4));
-        }
         if (s == NULL || s->id != id) {
             s = by_id(e, id);
             /* Rows that a task has removed must be gone for good before others are counted. */
             may = s != NULL && s->dead_turn <= e->turns_durable;
         }
+        dead_decode(s, it.key, it.value, &r);
         if (!may || r.died_at_ms + e->retention.dead_max_age_ms >= e->time.wall_ms) continue;
         if (row_changing(e, STORE_DEAD, it.key)) continue; /* it died again in this moment */
         dead_remove(e, s, it.key);

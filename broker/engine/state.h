@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/prng.h"
+#include "base/rate.h"
 #include "broker/engine/dedupe.h"
 #include "broker/engine/delivery.h"
 #include "broker/engine/engine.h"
@@ -29,26 +30,8 @@
 /* A delay from here on waits on disk, a shorter one in memory. */
 #define PARK_MS 60000
 
-/* A limit of so many per second, spread evenly: the generic cell rate algorithm (ITU-T I.371) with
- * a tolerance of RATE_BURST_MS. */
-struct rate {
-    uint32_t per_s;   /* 0: no limit */
-    uint64_t next_us; /* theoretical arrival time of the next */
-};
+/* A rate of subscriptions and replays: spread evenly, with so much tolerance. */
 #define RATE_BURST_MS 50
-static inline void rate_set(struct rate *r, uint32_t per_s) {
-    *r = (struct rate){.per_s = per_s, .next_us = r->next_us};
-}
-/* When the next one may go; in the past or now: at once. */
-static inline uint64_t rate_next_ms(const struct rate *r) {
-    if (r->per_s == 0 || r->next_us <= RATE_BURST_MS * 1000) return 0;
-    return (r->next_us - RATE_BURST_MS * 1000 + 999) / 1000;
-}
-static inline void rate_take(struct rate *r, uint64_t now_ms) {
-    if (r->per_s == 0) return;
-    if (r->next_us < now_ms * 1000) r->next_us = now_ms * 1000;
-    r->next_us += 1000000 / r->per_s;
-}
 
 /* Events per second over the last METER_MS or so: two windows, the older one weighted by what of it
  * is still within reach. */
@@ -78,10 +61,21 @@ struct cursor {
     struct list in_sub; /* replays: in subscription.replays while running */
 };
 
+/* A tenant, as far as the engine knows one: made when it is first spoken for, and kept. */
+struct project {
+    uint32_t id;
+    struct filter_index *index; /* of its subscriptions' filters */
+    struct engine_totals totals;
+    uint32_t subs_count, jobs_count;
+};
+/* Counts n of what for the project and, so that nobody has to add them up, for all. */
+#define TOTALS_ADD(e, project, what, n) ((e)->totals.what += (n), (project)->totals.what += (n))
+
 /* An operator's job. A replay's cursor is one of its subscription's readers; the others only use
  * its `next`. */
 struct task {
     uint32_t id;
+    struct project *project; /* also when its subscription was deleted */
     enum task_kind kind;
     struct cursor cursor;     /* cursor.sub is the task's subscription */
     struct filter *filter;    /* never NULL while it runs */
@@ -97,6 +91,7 @@ struct task {
 
 struct subscription {
     uint32_t id;
+    struct project *project;
     char name[LIMIT_NAME_BYTES + 1];
     uint64_t created_at_ms;
     uint64_t aged_from_ms; /* wall: its last resume that made what waited young again; 0: none */
@@ -197,13 +192,14 @@ struct engine {
     struct list runnable;     /* subscriptions that may hand something out */
     struct list due_waiting;  /* subscriptions with rows that are not durable yet */
 
-    struct subscription **subs; /* by name */
+    struct map projects; /* by id */
+    struct engine_totals totals;
+    struct subscription **subs; /* by project and name */
     size_t subs_count, subs_cap;
     struct map attachments; /* by id */
     struct task **tasks;    /* by rising id, running and finished */
     size_t tasks_count, tasks_cap, tasks_finished;
     struct list tasks_running; /* COUNT, REDRIVE and PURGE; a replay runs with its subscription */
-    struct filter_index *index;
 
     struct dedupe dedupe;
     uint64_t ids_trimmed_to; /* rows of the id log below this are gone or going */
@@ -220,6 +216,7 @@ struct engine {
     uint64_t dead_place_at_ms;             /* when the next slice of dead letters is looked at */
     uint8_t dead_place[KEY_DEAD_BYTES];    /* where it begins */
     char blocked_by[LIMIT_NAME_BYTES + 1]; /* a subscription; empty: none */
+    uint32_t blocked_by_project;
 
     struct job_table jobs;
 
@@ -228,7 +225,7 @@ struct engine {
     size_t swept_count, swept_cap;
     uint64_t sweep_turn; /* that last removed rows, or added one */
 
-    struct engine_stats totals; /* only the *_total fields */
+    uint64_t trimmed_total;
 };
 
 /* ---- turn.c ---- */
@@ -239,6 +236,14 @@ struct arena *turn_arena(struct engine *e);
 struct batch *turn_batch(struct engine *e);
 /* A text in the turn's arena, for effect messages. */
 const char *turn_text(struct engine *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* What stands under a key of the store, whole and in its place; else the process stops with the
+ * reason. A dead letter or a delayed event is of its subscription's project (`s` NULL: of a deleted
+ * one, any), an event of some. */
+void event_decode(uint64_t seq, struct slice value, struct event *out);
+void dead_decode(const struct subscription *s, struct slice key, struct slice value,
+                 struct record_dead *out);
+void due_decode(const struct subscription *s, uint64_t seq, struct slice value,
+                struct record_due *out);
 /* Any event up to last_seq, durable or not. The slices live until store_end_reads or, for one that
  * is not durable, as long as its turn. `own` (may be NULL) tells whether it is the open turn's. */
 bool event_read(struct engine *e, uint64_t seq, struct event *out, bool *own);
@@ -262,17 +267,35 @@ void policy_set(struct subscription *s, const struct policy *policy);
 void policy_drop(struct subscription *s);
 bool policy_equal(const struct subscription *s, const struct policy *policy);
 
+/* ---- project.c ---- */
+/* Makes it when it is not known yet. */
+struct project *project_get(struct engine *e, uint32_t id);
+/* NULL: nobody has spoken for it. */
+struct project *project_find(const struct engine *e, uint32_t id);
+void projects_drop(struct engine *e);
+
 /* ---- subscription.c ---- */
-struct subscription *subscription_find(const struct engine *e, struct slice name);
-/* The place in engine.subs of the first whose name is above `name`. */
-size_t subscription_above(const struct engine *e, struct slice name);
+struct subscription *subscription_find(const struct engine *e, uint32_t project, struct slice name);
+/* The place in engine.subs of the project's first whose name is above `name`, or of what comes
+ * after its last. */
+size_t subscription_above(const struct engine *e, uint32_t project, struct slice name);
+/* It is of its project, and its filter wants it. */
+bool subscription_wants(const struct subscription *s, struct filter_subject *subject);
 /* Adds it to the engine's tables; policy is copied. Writes nothing. */
-struct subscription *subscription_add(struct engine *e, uint32_t id, struct slice name,
-                                      const struct policy *policy, uint64_t created_at_ms);
-/* Finds it or makes it (create non-NULL) as ATTACH and CREATE ask. */
-enum err subscription_ensure(struct engine *e, struct slice name, const struct policy *create,
-                             enum start_kind start, uint64_t start_value, struct subscription **out,
-                             bool *created, const char **message);
+struct subscription *subscription_add(struct engine *e, uint32_t id, uint32_t project,
+                                      struct slice name, const struct policy *policy,
+                                      uint64_t created_at_ms);
+/* What ATTACH and CREATE ask for. */
+struct wanted_subscription {
+    uint32_t project;
+    struct slice name;
+    const struct policy *create; /* NULL: it must be there */
+    enum start_kind start;
+    uint64_t start_value;
+};
+/* Finds it or makes it. */
+enum err subscription_ensure(struct engine *e, const struct wanted_subscription *wanted,
+                             struct subscription **out, bool *created, const char **message);
 void subscription_create(struct engine *e, const struct command *c);
 void subscription_update(struct engine *e, const struct command *c);
 void subscription_pause(struct engine *e, const struct command *c);
@@ -280,7 +303,8 @@ void subscription_seek(struct engine *e, const struct command *c);
 void subscription_delete(struct engine *e, const struct command *c);
 void subscription_free(struct engine *e, struct subscription *s);
 /* Makes every subscription that is at the tail and wants the event read on from it. */
-void subscriptions_offer(struct engine *e, const struct event *event);
+void subscriptions_offer(struct engine *e, const struct project *project,
+                         const struct event *event);
 /* Puts it into the runnable list: call whenever it may have become able to hand out. */
 void subscription_wake(struct engine *e, struct subscription *s);
 /* Sets its timer to the next time at which it could hand out without anything happening. */

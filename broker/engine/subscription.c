@@ -21,26 +21,36 @@ static int name_compare(struct slice a, struct slice b) {
     return a.len < b.len ? -1 : a.len > b.len;
 }
 
-/* The place of the first subscription whose name is not below `name`. */
-static size_t lower_bound(const struct engine *e, struct slice name) {
+static int compare(const struct subscription *s, uint32_t project, struct slice name) {
+    if (s->project->id != project) return s->project->id < project ? -1 : 1;
+    return name_compare(slice_str(s->name), name);
+}
+
+/* The place of the first subscription that does not come before `name`. */
+static size_t lower_bound(const struct engine *e, uint32_t project, struct slice name) {
     size_t lo = 0, hi = e->subs_count;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        if (name_compare(slice_str(e->subs[mid]->name), name) < 0) lo = mid + 1;
+        if (compare(e->subs[mid], project, name) < 0) lo = mid + 1;
         else hi = mid;
     }
     return lo;
 }
 
-struct subscription *subscription_find(const struct engine *e, struct slice name) {
-    size_t i = lower_bound(e, name);
-    if (i == e->subs_count || !slice_eq_str(name, e->subs[i]->name)) return NULL;
+struct subscription *subscription_find(const struct engine *e, uint32_t project,
+                                       struct slice name) {
+    size_t i = lower_bound(e, project, name);
+    if (i == e->subs_count || compare(e->subs[i], project, name) != 0) return NULL;
     return e->subs[i];
 }
 
-size_t subscription_above(const struct engine *e, struct slice name) {
-    size_t i = lower_bound(e, name);
-    return i < e->subs_count && slice_eq_str(name, e->subs[i]->name) ? i + 1 : i;
+size_t subscription_above(const struct engine *e, uint32_t project, struct slice name) {
+    size_t i = lower_bound(e, project, name);
+    return i < e->subs_count && compare(e->subs[i], project, name) == 0 ? i + 1 : i;
+}
+
+bool subscription_wants(const struct subscription *s, struct filter_subject *subject) {
+    return subject->event->project == s->project->id && filter_match(s->filter, subject);
 }
 
 /* ---- offering ---- */
@@ -53,7 +63,7 @@ struct offer {
 static void offer(void *ctx, void *owner) {
     struct offer *o = ctx;
     struct subscription *s = owner;
-    if (!filter_match(s->filter, o->subject)) return;
+    if (!subscription_wants(s, o->subject)) return;
     meter_add(&s->in, o->e->time.now_ms);
     if (!s->live.at_tail) return;
     s->live.at_tail = false;
@@ -61,11 +71,12 @@ static void offer(void *ctx, void *owner) {
     subscription_wake(o->e, s);
 }
 
-void subscriptions_offer(struct engine *e, const struct event *event) {
+void subscriptions_offer(struct engine *e, const struct project *project,
+                         const struct event *event) {
     struct filter_subject subject;
     struct offer o = {e, &subject};
     filter_subject_init(&subject, event);
-    filter_index_candidates(e->index, &subject, offer, &o);
+    filter_index_candidates(project->index, &subject, offer, &o);
 }
 
 /* ---- waking ---- */
@@ -101,10 +112,12 @@ void subscription_arm(struct engine *e, struct subscription *s) {
 
 /* ---- life ---- */
 
-struct subscription *subscription_add(struct engine *e, uint32_t id, struct slice name,
-                                      const struct policy *policy, uint64_t created_at_ms) {
+struct subscription *subscription_add(struct engine *e, uint32_t id, uint32_t project,
+                                      struct slice name, const struct policy *policy,
+                                      uint64_t created_at_ms) {
     struct subscription *s = mem_zalloc(sizeof *s);
     s->id = id;
+    s->project = project_get(e, project);
     s->created_at_ms = created_at_ms;
     bool fits = slice_to_cstr(name, s->name, sizeof s->name);
     CHECK(fits);
@@ -126,11 +139,12 @@ struct subscription *subscription_add(struct engine *e, uint32_t id, struct slic
         e->subs_cap = e->subs_cap == 0 ? 16 : e->subs_cap * 2;
         e->subs = mem_realloc(e->subs, e->subs_cap * sizeof(struct subscription *));
     }
-    size_t at = lower_bound(e, name);
+    size_t at = lower_bound(e, project, name);
     memmove(e->subs + at + 1, e->subs + at, (e->subs_count - at) * sizeof(struct subscription *));
     e->subs[at] = s;
     e->subs_count++;
-    filter_index_add(e->index, s->filter, s);
+    s->project->subs_count++;
+    filter_index_add(s->project->index, s->filter, s);
     return s;
 }
 
@@ -161,8 +175,9 @@ void subscription_free(struct engine *e, struct subscription *s) {
     list_unlink(&s->in_runnable);
     list_unlink(&s->in_due_waiting);
     heap_remove(&e->deadlines, &s->timer.node);
-    filter_index_remove(e->index, s->filter, s);
-    size_t at = lower_bound(e, slice_str(s->name));
+    filter_index_remove(s->project->index, s->filter, s);
+    s->project->subs_count--;
+    size_t at = lower_bound(e, s->project->id, slice_str(s->name));
     CHECK(e->subs[at] == s);
     e->subs_count--;
     memmove(e->subs + at, e->subs + at + 1, (e->subs_count - at) * sizeof(struct subscription *));
@@ -211,7 +226,7 @@ static enum err start_position(struct engine *e, struct subscription *s, enum st
 static void subscription_write(struct engine *e, struct subscription *s) {
     const struct policy *p = &s->policy;
     struct record_subscription r = {
-        .project = PROJECT_DEFAULT,
+        .project = s->project->id,
         .name = slice_str(s->name),
         .created_at_ms = s->created_at_ms,
         .filter = p->filter,
@@ -245,11 +260,12 @@ const char *no_such_subscription(struct engine *e, struct slice name) {
                      SLICE_ARG(name));
 }
 
-enum err subscription_ensure(struct engine *e, struct slice name, const struct policy *create,
-                             enum start_kind start, uint64_t start_value, struct subscription **out,
-                             bool *created, const char **message) {
+enum err subscription_ensure(struct engine *e, const struct wanted_subscription *wanted,
+                             struct subscription **out, bool *created, const char **message) {
+    const struct policy *create = wanted->create;
+    struct slice name = wanted->name;
     *created = false;
-    *out = subscription_find(e, name);
+    *out = subscription_find(e, wanted->project, name);
     if (*out != NULL) {
         if (create == NULL || policy_equal(*out, create)) return ERR_OK;
         *message = turn_text(e,
@@ -272,8 +288,9 @@ enum err subscription_ensure(struct engine *e, struct slice name, const struct p
         *message = turn_text(e, "%s", why);
         return err;
     }
-    struct subscription *s = subscription_add(e, e->next_id, name, create, e->time.wall_ms);
-    err = start_position(e, s, start, start_value, message);
+    struct subscription *s =
+        subscription_add(e, e->next_id, wanted->project, name, create, e->time.wall_ms);
+    err = start_position(e, s, wanted->start, wanted->start_value, message);
     if (err != ERR_OK) {
         subscription_free(e, s);
         return err;
@@ -289,8 +306,14 @@ void subscription_create(struct engine *e, const struct command *c) {
     struct subscription *s;
     const char *message = NULL;
     bool created;
-    enum err err = subscription_ensure(e, c->u.create.name, &c->u.create.policy, c->u.create.start,
-                                       c->u.create.start_value, &s, &created, &message);
+    const struct wanted_subscription wanted = {
+        .project = c->project,
+        .name = c->u.create.name,
+        .create = &c->u.create.policy,
+        .start = c->u.create.start,
+        .start_value = c->u.create.start_value,
+    };
+    enum err err = subscription_ensure(e, &wanted, &s, &created, &message);
     struct effect *f = turn_effect(e, EFFECT_DONE, c->route);
     f->err = err;
     f->message = message;
@@ -310,7 +333,7 @@ static void done(struct engine *e, const struct command *c, enum err err, const 
 /* Answers when it is not there. */
 static struct subscription *find_or_answer(struct engine *e, const struct command *c,
                                            struct slice name) {
-    struct subscription *s = subscription_find(e, name);
+    struct subscription *s = subscription_find(e, c->project, name);
     if (s == NULL) done(e, c, ERR_NOT_FOUND, no_such_subscription(e, name), NULL);
     return s;
 }
@@ -338,9 +361,9 @@ void subscription_update(struct engine *e, const struct command *c) {
              NULL);
         return;
     }
-    filter_index_remove(e->index, s->filter, s);
+    filter_index_remove(s->project->index, s->filter, s);
     policy_set(s, policy);
-    filter_index_add(e->index, s->filter, s);
+    filter_index_add(s->project->index, s->filter, s);
     subscription_write(e, s);
     subscription_wake(e, s);
     done(e, c, ERR_OK, NULL, s);

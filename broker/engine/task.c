@@ -30,6 +30,7 @@ static bool of_dead_letters(const struct task *t) {
 
 static void task_write(struct engine *e, const struct task *t, uint32_t subscription) {
     struct record_task r = {
+        .project = t->project->id,
         .kind = (uint8_t)t->kind,
         .flags = t->cancelled ? RECORD_TASK_CANCELLED : 0,
         .subscription = subscription,
@@ -84,10 +85,11 @@ static struct task *task_add(struct engine *e, struct subscription *s, uint32_t 
                              const struct record_task *r, struct filter *filter) {
     struct task *t = mem_zalloc(sizeof *t);
     t->id = id;
+    t->project = project_get(e, r->project);
     t->kind = (enum task_kind)r->kind;
     t->filter = filter;
     t->filter_text = slice_copy(r->filter);
-    rate_set(&t->rate, r->rate_per_s);
+    rate_set(&t->rate, r->rate_per_s, RATE_BURST_MS * 1000);
     t->from = r->from;
     t->to = r->to;
     t->created_at_ms = r->created_at_ms;
@@ -123,6 +125,7 @@ bool task_recover(struct engine *e, struct subscription *s, uint32_t id,
     struct filter *filter = NULL;
     struct record_task fixed = *r;
     if (r->kind > TASK_PURGE || r->from == 0 || r->to == UINT64_MAX) return false;
+    if (r->project == 0 || (s != NULL && s->project->id != r->project)) return false;
     if (e->tasks_count > 0 && e->tasks[e->tasks_count - 1]->id >= id) return false;
     if (r->finished_at_ms == 0) {
         if (s == NULL || filter_compile(r->filter, &filter, why, sizeof why) != ERR_OK) {
@@ -173,9 +176,7 @@ static bool dead_from(struct engine *e, const struct subscription *s, uint64_t f
     store_seek(e->store, STORE_DEAD, key_dead(key, s->id, from, 0), &it);
     bool found = it.valid && key_read_u32(it.key, 0) == s->id;
     if (found) {
-        uint64_t seq = key_read_u64(it.key, 4);
-        bool whole = record_dead_decode(it.value, &r) && r.event.seq == seq;
-        if (!whole) store_damaged("dead letter", seq);
+        dead_decode(s, it.key, it.value, &r);
     }
     store_iter_end(e->store, &it);
     if (found) *out = r.event;
@@ -220,7 +221,8 @@ static enum err task_check(struct engine *e, const struct command *c, struct rec
         return ERR_NOT_FOUND;
     }
     if (e->tasks_count - e->tasks_finished >= TASKS_RUNNING_MAX) {
-        *message = "1000 replays and other tasks run already: wait, or cancel some";
+        *message =
+            "1000 replays and other tasks run already, of all projects: wait, or cancel some";
         return ERR_LIMIT_EXCEEDED;
     }
     if (c->u.task.rate_per_s > LIMIT_RATE_PER_S) {
@@ -240,8 +242,9 @@ static enum err task_check(struct engine *e, const struct command *c, struct rec
 }
 
 void task_create(struct engine *e, const struct command *c) {
-    struct subscription *s = subscription_find(e, c->u.task.name);
-    struct record_task r = {.kind = (uint8_t)c->u.task.kind,
+    struct subscription *s = subscription_find(e, c->project, c->u.task.name);
+    struct record_task r = {.project = c->project,
+                            .kind = (uint8_t)c->u.task.kind,
                             .created_at_ms = e->time.wall_ms,
                             .rate_per_s = c->u.task.rate_per_s};
     struct filter *filter = NULL;
@@ -302,15 +305,16 @@ void tasks_end(struct engine *e, const struct subscription *s) {
     }
 }
 
-static struct task *task_find(const struct engine *e, uint32_t id) {
+static struct task *task_find(const struct engine *e, uint32_t project, uint32_t id) {
     for (size_t i = e->tasks_count; i > 0; i--) {
-        if (e->tasks[i - 1]->id == id) return e->tasks[i - 1];
+        struct task *t = e->tasks[i - 1];
+        if (t->id == id) return t->project->id == project ? t : NULL;
     }
     return NULL;
 }
 
 void task_cancel(struct engine *e, const struct command *c) {
-    struct task *t = task_find(e, c->u.cancel.id);
+    struct task *t = task_find(e, c->project, c->u.cancel.id);
     enum err err = ERR_OK;
     const char *message = NULL;
     if (t == NULL) {
@@ -351,11 +355,11 @@ static void count_run(struct engine *e, struct task *t, struct slice_left *left)
             c->next = c->end + 1;
             break;
         }
-        if (!record_event_decode(seq, it.value, &event)) store_damaged("journal record", seq);
+        event_decode(seq, it.value, &event);
         scan_take(&left->positions, &event);
         filter_subject_init(&subject, &event);
         t->expired += seq - c->next;
-        if (event.deliver_at_ms <= e->time.wall_ms && filter_match(c->sub->filter, &subject) &&
+        if (event.deliver_at_ms <= e->time.wall_ms && subscription_wants(c->sub, &subject) &&
             filter_match(t->filter, &subject)) {
             t->matched++;
         }
@@ -420,8 +424,7 @@ static void dead_run(struct engine *e, struct task *t, struct slice_left *left) 
         if (end) break;
         c->next = key_read_u64(it.key, 4);
         t->place_cursor = key_read_u32(it.key, 12);
-        bool whole = record_dead_decode(it.value, &r) && r.event.seq == c->next;
-        if (!whole) store_damaged("dead letter", c->next);
+        dead_decode(c->sub, it.key, it.value, &r);
         /* What died again in this moment has taken the row's place, and is not of this task. */
         bool changing = row_changing(e, STORE_DEAD, it.key);
         if (!changing && dead_wanted(t, &r)) dead_move(e, t, it.key, &r);

@@ -59,6 +59,26 @@ const char *turn_text(struct engine *e, const char *fmt, ...) {
     return memcpy(arena_alloc(turn_arena(e), bytes), text, bytes);
 }
 
+void event_decode(uint64_t seq, struct slice value, struct event *out) {
+    bool whole = record_event_decode(seq, value, out) && out->project != 0;
+    if (!whole) store_damaged("journal record", seq);
+}
+
+void dead_decode(const struct subscription *s, struct slice key, struct slice value,
+                 struct record_dead *out) {
+    uint64_t seq = key_read_u64(key, 4);
+    bool whole = record_dead_decode(value, out) && out->event.seq == seq &&
+                 (s == NULL || out->event.project == s->project->id);
+    if (!whole) store_damaged("dead letter", seq);
+}
+
+void due_decode(const struct subscription *s, uint64_t seq, struct slice value,
+                struct record_due *out) {
+    bool whole = record_due_decode(value, out) && out->event.seq == seq &&
+                 out->event.project == s->project->id;
+    if (!whole) store_damaged("delayed event", seq);
+}
+
 const struct event *event_undurable(const struct engine *e, uint64_t seq, bool *own) {
     const struct engine_turn *t = e->pending;
     for (; t != NULL; t = t->next) {
@@ -82,7 +102,7 @@ bool event_read(struct engine *e, uint64_t seq, struct event *out, bool *own) {
     uint8_t key[KEY_U64_BYTES];
     struct slice value;
     if (!store_get(e->store, STORE_JOURNAL, key_u64(key, seq), &value)) return false;
-    if (!record_event_decode(seq, value, out)) store_damaged("journal record", seq);
+    event_decode(seq, value, out);
     return true;
 }
 
@@ -132,9 +152,10 @@ void rows_settled(struct engine *e, bool all) {
 
 _Noreturn void store_damaged(const char *what, uint64_t n) {
     char text[160];
-    snprintf(text, sizeof text,
-             "%s %llu fails its checksum or is from a newer version: the store is damaged, restore "
-             "it from a copy",
-             what, (unsigned long long)n);
+    snprintf(
+        text, sizeof text,
+        "%s %llu fails its checksum, is from a newer version or not where it belongs: the store "
+        "is damaged, restore it from a copy",
+        what, (unsigned long long)n);
     check_failed(__FILE__, __LINE__, text);
 }

@@ -1,4 +1,5 @@
 /* Answers: one head built in the server's scratch buffer, one body, both copied to the stream. */
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -6,6 +7,7 @@
 #include "broker/http/internal.h"
 
 #define MESSAGE_SIZE 512
+#define EXTRA_SIZE   256
 
 static const char *status_line(int status) {
     switch (status) {
@@ -81,17 +83,37 @@ void answer_write(struct conn *c, int status, const char *content_type, const ch
     if (!bodiless && !c->head_only) stream_write(c->stream, body);
 }
 
-void answer_write_error(struct conn *c, enum err err, const char *message, bool last) {
-    struct err_info info = err_info((int)err);
+/* Of the bytes of a request that is not whole nobody may read. */
+static void tell_refused(const struct conn *c, const struct http_refusal *refusal) {
+    const struct http_server_options *o = &c->server->options;
+    struct http_request unknown = {.peer = stream_peer(c->stream)};
+    bool known = c->state == CONN_BODY || c->state == CONN_BUSY;
+    if (o->on_refused == NULL) return;
+    o->on_refused(o->ctx, known ? &c->exchange->parser.request : &unknown, refusal);
+}
+
+void answer_write_error(struct conn *c, const struct http_refusal *refusal, bool last) {
+    struct err_info info = err_info((int)refusal->err);
+    char extra[EXTRA_SIZE] = "";
     struct buf body;
-    const char *extra = NULL;
-    if (info.retryable && (info.status == 503 || info.status == 429)) extra = "Retry-After: 1\r\n";
-    if (err == ERR_UNAUTHENTICATED) extra = "WWW-Authenticate: Bearer\r\n"; /* RFC 9110, 15.5.2 */
-    buf_init(&body, 8 * KIB); /* a message of 512 bytes whose every byte is escaped by six */
+    size_t len = 0;
+    tell_refused(c, refusal);
+    if (info.retryable && (info.status == 503 || info.status == 429)) {
+        uint32_t after_s = refusal->retry_after_s == 0 ? 1 : refusal->retry_after_s;
+        len += (size_t)snprintf(extra, sizeof extra, "Retry-After: %" PRIu32 "\r\n", after_s);
+    }
+    if (refusal->err == ERR_UNAUTHENTICATED) { /* RFC 9110 section 15.5.2 */
+        len += (size_t)snprintf(extra + len, sizeof extra - len, "WWW-Authenticate: Bearer\r\n");
+    }
+    if (refusal->extra != NULL) {
+        len += (size_t)snprintf(extra + len, sizeof extra - len, "%s", refusal->extra);
+    }
+    CHECK(len < sizeof extra); /* all of it is ours */
+    buf_init(&body, 8 * KIB);  /* a message of 512 bytes whose every byte is escaped by six */
     buf_append_str(&body, "{\"error\":{\"code\":\"");
     buf_append_str(&body, info.word);
     buf_append_str(&body, "\",\"message\":");
-    buf_append_json_string(&body, slice_str(message));
+    buf_append_json_string(&body, slice_str(refusal->message));
     buf_append_str(&body, "}}\n");
     answer_write(c, info.status, NULL, extra, buf_slice(&body), last);
     buf_free(&body);
@@ -116,16 +138,21 @@ void http_respond(struct http_server *s, uint64_t handle, int status, const char
     conn_answered(c, last);
 }
 
+void http_respond_refusal(struct http_server *s, uint64_t handle,
+                          const struct http_refusal *refusal) {
+    struct conn *c = waiting(s, handle);
+    if (c == NULL) return;
+    bool last = is_last(c);
+    answer_write_error(c, refusal, last);
+    conn_answered(c, last);
+}
+
 void http_respond_error(struct http_server *s, uint64_t handle, enum err err, const char *fmt,
                         ...) {
     char message[MESSAGE_SIZE];
-    struct conn *c = waiting(s, handle);
-    if (c == NULL) return;
     va_list args;
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    bool last = is_last(c);
-    answer_write_error(c, err, message, last);
-    conn_answered(c, last);
+    http_respond_refusal(s, handle, &(struct http_refusal){.err = err, .message = message});
 }

@@ -7,7 +7,8 @@
  *
  * What goes wrong: the parser or on_head refuses: an error answer, and the end; a deadline passes:
  * 408, and the end; the client closes in the middle: the end; it is gone with a request unanswered:
- * on_gone. A client that only shuts down its sending side still gets its answers. */
+ * on_gone. A client that only shuts down its sending side still gets its answers. The memory for
+ * bodies is scarce: a large one is refused by its head; it is used up: so is what would grow. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -82,6 +83,24 @@ static void give_exchange(struct conn *c) {
     s->pool_count++;
 }
 
+/* Brings what the server counts to what this connection holds. */
+static void count_memory(struct conn *c) {
+    size_t holds = c->rest.len == 0 ? 0 : c->rest.cap;
+    if (c->exchange != NULL && c->exchange->parser.body.len > 0) {
+        holds += c->exchange->parser.body.cap;
+    }
+    CHECK(c->server->body_memory >= c->counted);
+    c->server->body_memory += holds - c->counted;
+    c->counted = holds;
+}
+
+/* What one of its two buffers may hold when the other one holds `other`. */
+static size_t memory_room(const struct conn *c, size_t other) {
+    const struct http_server *s = c->server;
+    size_t taken = s->body_memory - c->counted + other, max = s->options.body_memory_bytes;
+    return taken < max ? max - taken : 0;
+}
+
 /* The last answer is written: what the exchange holds goes when the turn has ended. */
 static void end(struct conn *c, const char *why) {
     set_state(c, CONN_ENDING);
@@ -89,17 +108,28 @@ static void end(struct conn *c, const char *why) {
     loop_defer(c->server->loop, &c->task);
 }
 
-static void refuse(struct conn *c, enum err err, const char *message) {
+static void refuse_as(struct conn *c, const struct http_refusal *refusal) {
     c->keep_alive = false;
-    answer_write_error(c, err, message, true);
-    end(c, message);
+    answer_write_error(c, refusal, true);
+    end(c, refusal->message);
+}
+
+static void refuse(struct conn *c, enum err err, const char *message) {
+    refuse_as(c, &(struct http_refusal){.err = err, .message = message});
+}
+
+/* While memory is scarce it is for those who need little, and can say so. */
+static bool is_too_large_now(const struct conn *c) {
+    const struct http_parser *p = &c->exchange->parser;
+    return (p->state == PARSE_BODY_CHUNKED || p->length > LIMIT_HTTP_SMALL_BODY_BYTES) &&
+           http_server_body_memory_is_scarce(c->server);
 }
 
 /* The head is there. False: it was refused. */
 static bool look_at_head(struct conn *c, bool body_arrives) {
     const struct http_server_options *o = &c->server->options;
     struct http_parser *p = &c->exchange->parser;
-    const char *message = "refused";
+    struct http_refusal refusal = {.err = ERR_OK};
     bool fits = slice_to_cstr(slice_str(stream_peer(c->stream)), c->exchange->peer,
                               sizeof c->exchange->peer);
     CHECK(fits);
@@ -109,9 +139,12 @@ static bool look_at_head(struct conn *c, bool body_arrives) {
     c->http_1_0 = !p->line.minor_1;
     c->head_only = slice_eq_str(p->request.method, "HEAD");
     set_state(c, CONN_BODY);
-    enum err err = o->on_head == NULL ? ERR_OK : o->on_head(o->ctx, &p->request, &message);
-    if (err != ERR_OK) {
-        refuse(c, err, message);
+    if (o->on_head != NULL && !o->on_head(o->ctx, &p->request, &refusal)) {
+        refuse_as(c, &refusal);
+        return false;
+    }
+    if (is_too_large_now(c)) {
+        refuse(c, ERR_OVERLOADED, HTTP_NO_BODY_ROOM);
         return false;
     }
     if (!body_arrives && http_parser_wants_continue(p)) {
@@ -139,6 +172,7 @@ static size_t feed(struct conn *c, struct slice in) {
         set_state(c, CONN_HEAD);
         c->http_1_0 = c->head_only = false;
     }
+    c->exchange->parser.body_room = memory_room(c, c->rest.len == 0 ? 0 : c->rest.cap);
     for (;;) {
         size_t used;
         struct http_parser *p = &c->exchange->parser;
@@ -155,10 +189,28 @@ static size_t feed(struct conn *c, struct slice in) {
     }
 }
 
+/* What has come behind a request cannot be kept. The answer to that request is the connection's
+ * last one or, when it was given already, this is the next. */
+static void refuse_rest(struct conn *c) {
+    if (c->state == CONN_BUSY) {
+        c->keep_alive = false;
+        buf_free(&c->rest);
+        stream_pause(c->stream);
+    } else {
+        c->http_1_0 = c->head_only = false;
+        refuse(c, ERR_OVERLOADED, HTTP_NO_BODY_ROOM);
+    }
+}
+
 static void keep_rest(struct conn *c, struct slice bytes) {
-    if (bytes.len == 0) return;
+    size_t body = c->exchange->parser.body.len == 0 ? 0 : c->exchange->parser.body.cap;
     buf_consume(&c->rest, c->rest_at);
     c->rest_at = 0;
+    size_t cap = buf_cap_after(&c->rest, bytes.len);
+    if (cap > c->rest.cap && cap > memory_room(c, body)) {
+        refuse_rest(c);
+        return;
+    }
     /* Reading is paused at the 16th KiB and one read brings at most 64. */
     CHECK(buf_append_slice(&c->rest, bytes));
     if (c->rest.len >= REST_PAUSE_BYTES) stream_pause(c->stream);
@@ -170,7 +222,8 @@ static void on_data(void *ctx, struct slice bytes) {
     if (c->state != CONN_BUSY && c->state != CONN_ANSWERED) {
         bytes = slice_from(bytes, feed(c, bytes));
     }
-    keep_rest(c, bytes);
+    if (bytes.len > 0 && c->state != CONN_ENDING) keep_rest(c, bytes);
+    count_memory(c);
 }
 
 /* The turn of the answer has ended: on to what has arrived meanwhile. */
@@ -202,9 +255,18 @@ static void next_request(struct conn *c) {
 
 static void on_turn_ended(void *ctx) {
     struct conn *c = ctx;
-    if (c->stream == NULL) conn_free(c);
-    else if (c->state == CONN_ENDING) give_exchange(c);
-    else if (c->state == CONN_ANSWERED) next_request(c);
+    if (c->stream == NULL) {
+        conn_free(c);
+        return;
+    }
+    if (c->state == CONN_ENDING) {
+        give_exchange(c);
+        buf_free(&c->rest);
+        c->rest_at = 0;
+    } else if (c->state == CONN_ANSWERED) {
+        next_request(c);
+    }
+    count_memory(c);
 }
 
 static void on_eof(void *ctx) {
@@ -259,6 +321,8 @@ void conn_free(struct conn *c) {
     loop_task_cancel(&c->task);
     give_exchange(c);
     buf_free(&c->rest);
+    count_memory(c);
+    CHECK(c->counted == 0);
     list_unlink(&c->timed);
     list_unlink(&c->node);
     callers_leave(&c->server->callers, c->caller);
@@ -311,6 +375,11 @@ bool conn_expire(struct conn *c, uint64_t now_ms) {
     case CONN_ENDING: break;
     }
     UNREACHABLE("these states have no deadline");
+}
+
+void conn_give_up(struct conn *c) {
+    set_state(c, CONN_ENDING);
+    stream_dismiss(c->stream, "idle, and its place was needed");
 }
 
 void conn_drain(struct conn *c) {

@@ -16,7 +16,8 @@
  *
  * Owned by the server from accept to the task after on_close. Invariants: `rest` is empty unless
  * BUSY or ANSWERED; a connection has an exchange unless IDLE; it is in the map of handles exactly
- * while BUSY; it is in the list of its state's deadline, or in none. */
+ * while BUSY; it is in the list of its state's deadline, or in none; between callbacks it has
+ * counted what its body and `rest` hold, and when it is freed nothing. */
 #ifndef HTTP_INTERNAL_H
 #define HTTP_INTERNAL_H
 
@@ -44,6 +45,7 @@ struct conn {
     struct exchange *exchange;
     struct buf rest;   /* bytes that came behind the request that is being worked on */
     size_t rest_at;    /* of these, how many were taken */
+    size_t counted;    /* its part of server->body_memory */
     uint64_t since_ms; /* when the state with the deadline began */
     uint64_t body_deadline_ms;
     uint64_t body_paid_bytes; /* so many have moved body_deadline_ms */
@@ -68,6 +70,7 @@ struct http_server {
     size_t pool_count, pool_least; /* least since the last sweep: so many were not needed */
     struct map handles;            /* of BUSY connections */
     struct callers callers;
+    size_t body_memory;               /* the sum of what the connections have counted */
     uint64_t refused, refused_logged; /* callers with too many connections; of these, told */
     uint64_t refused_logged_ms;
     uint64_t next_handle;
@@ -84,6 +87,8 @@ void conn_accept(struct http_server *s, struct stream *stream, struct caller *ca
 bool conn_expire(struct conn *c, uint64_t now_ms);
 /* The server is draining: closes when nothing is under way. */
 void conn_drain(struct conn *c);
+/* It is idle, and its place is needed: closes at once. */
+void conn_give_up(struct conn *c);
 /* Frees what is left of a connection; its stream is gone. */
 void conn_free(struct conn *c);
 /* The answer to the request was written: moves on. `last`: the answer said so. */
@@ -92,6 +97,6 @@ void conn_answered(struct conn *c, bool last);
 /* Writes an answer; `last` says in it that the connection closes. */
 void answer_write(struct conn *c, int status, const char *content_type, const char *extra,
                   struct slice body, bool last);
-void answer_write_error(struct conn *c, enum err err, const char *message, bool last);
+void answer_write_error(struct conn *c, const struct http_refusal *refusal, bool last);
 
 #endif

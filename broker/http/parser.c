@@ -19,9 +19,16 @@ static int on_headers_complete(llhttp_t *ll) {
     return 0;
 }
 
+/* Appends to the body. False: there is no room. */
+static bool take_body(struct http_parser *p, struct slice bytes) {
+    if (bytes.len == 0) return true;
+    size_t cap = buf_cap_after(&p->body, bytes.len);
+    p->no_room = cap > p->body.cap && cap > p->body_room;
+    return !p->no_room && buf_append_slice(&p->body, bytes);
+}
+
 static int on_body(llhttp_t *ll, const char *at, size_t len) {
-    struct http_parser *p = ll->data;
-    return buf_append(&p->body, at, len) ? 0 : -1;
+    return take_body(ll->data, slice_of(at, len)) ? 0 : -1;
 }
 
 static int on_message_complete(llhttp_t *ll) {
@@ -39,6 +46,7 @@ static const llhttp_settings_t settings = {
 void http_parser_init(struct http_parser *p, size_t body_max_bytes) {
     memset(p, 0, sizeof *p);
     p->body_max_bytes = body_max_bytes;
+    p->body_room = SIZE_MAX;
     buf_init(&p->head, LIMIT_HTTP_HEAD_BYTES);
     buf_init(&p->body, body_max_bytes);
 }
@@ -62,7 +70,7 @@ void http_parser_reset(struct http_parser *p) {
     p->hosts = p->lengths = p->encodings = 0;
     p->encoding_is_chunked = p->expects_continue = false;
     p->length = 0;
-    p->head_seen = p->end_seen = p->keep_alive = p->llhttp_chunked = false;
+    p->head_seen = p->end_seen = p->keep_alive = p->llhttp_chunked = p->no_room = false;
     p->llhttp_length = 0;
     p->request = (struct http_request){0};
     p->err = ERR_OK;
@@ -270,10 +278,14 @@ static enum http_step finish(struct http_parser *p) {
     return STEP_REQUEST;
 }
 
+static enum http_step refuse_room(struct http_parser *p) {
+    return refuse(p, ERR_OVERLOADED, HTTP_NO_BODY_ROOM);
+}
+
 static enum http_step feed_length(struct http_parser *p, struct slice in, size_t *used) {
     uint64_t missing = p->length - p->body.len;
     if (in.len > missing) in.len = (size_t)missing;
-    CHECK(buf_append_slice(&p->body, in));
+    if (!take_body(p, in)) return refuse_room(p);
     *used = in.len;
     return p->body.len == p->length ? finish(p) : STEP_MORE;
 }
@@ -290,6 +302,7 @@ static enum http_step feed_chunk_run(struct http_parser *p, struct slice in, siz
     if (was_extension) seen = is_extension ? slice_of(in.data, 0) : slice_from(seen, seen.len - 1);
     else if (is_extension) seen.len--; /* its ';' */
     enum llhttp_errno rc = llhttp_execute(&p->llhttp, (const char *)seen.data, seen.len);
+    if (p->no_room) return refuse_room(p);
     if (rc != HPE_OK) {
         const char *reason = llhttp_get_error_reason(&p->llhttp);
         return refuse(p, ERR_BAD_HTTP, reason != NULL ? reason : "the body is malformed");

@@ -7,7 +7,8 @@
  *
  * Owned by its user from http_parser_init to http_parser_free; `request` borrows from it until
  * http_parser_reset. Memory: the head as it comes, at most LIMIT_HTTP_HEAD_BYTES, and the body as
- * it comes, at most body_max_bytes; a length that was only announced allocates nothing big.
+ * it comes, at most body_max_bytes; a length that was only announced allocates nothing big. A body
+ * that would take more memory than body_room says is refused: ERR_OVERLOADED.
  *
  * After STEP_REFUSED the framing cannot be trusted: answer and close. The only includer of
  * llhttp.h. May call: base, proto/limits.h, proto/err.h, llhttp. */
@@ -52,6 +53,7 @@ struct http_parser {
     struct buf head, body;
     size_t line_at; /* where the unfinished line begins in head */
     size_t body_max_bytes;
+    size_t body_room; /* the user's to change at any time: what body.cap may grow to */
     struct http_request_place line;
     struct http_header_place places[LIMIT_HTTP_HEADERS];
     struct http_header headers[LIMIT_HTTP_HEADERS];
@@ -63,13 +65,16 @@ struct http_parser {
     struct chunk_scan chunks;
     /* What llhttp says. */
     llhttp_t llhttp;
-    bool head_seen, end_seen, keep_alive, llhttp_chunked;
+    bool head_seen, end_seen, keep_alive, llhttp_chunked, no_room;
     uint64_t llhttp_length;
     /* The result; handle and peer are the user's to fill in. */
     struct http_request request;
     enum err err;
     const char *message; /* static */
 };
+
+#define HTTP_NO_BODY_ROOM                                                                          \
+    "the memory for bodies is used up for now: nothing was taken, send it again later"
 
 void http_parser_init(struct http_parser *p, size_t body_max_bytes);
 void http_parser_free(struct http_parser *p);

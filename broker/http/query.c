@@ -3,9 +3,12 @@
 
 struct slice http_header_get(const struct http_request *r, const char *name, size_t *count) {
     struct slice first = {0};
-    size_t found = 0;
+    size_t found = 0, len = strlen(name);
     for (size_t i = 0; i < r->headers_count; i++) {
-        if (!slice_eq_nocase(r->headers[i].name, name)) continue;
+        struct slice each = r->headers[i].name;
+        /* Most senders write names as we do. */
+        if (each.len != len) continue;
+        if (memcmp(each.data, name, len) != 0 && !slice_eq_nocase(each, name)) continue;
         if (found++ == 0) first = r->headers[i].value;
     }
     if (count != NULL) *count = found;

@@ -9,6 +9,8 @@
 /* Deadlines are looked at this often, or in a quarter of the shortest when that is less. */
 #define SWEEP_MS             250
 #define REFUSED_LOG_EVERY_MS 1000
+/* Who has just come, or was just answered, is about to ask: its place is not given away yet. */
+#define SPARE_AFTER_MS 1000
 
 /* Those in front have waited longest: stops at the first that may go on. */
 static void expire_in_order(struct list *deadlines, uint64_t now_ms) {
@@ -63,6 +65,17 @@ static void refuse_caller(struct http_server *s, struct stream *stream) {
     stream_close(stream, "its address has too many connections");
 }
 
+/* Gives up the connection that is idle longest. */
+static bool make_room(void *ctx) {
+    struct http_server *s = ctx;
+    struct list *n = list_first(&s->idle);
+    if (n == NULL) return false;
+    struct conn *c = CONTAINER_OF(n, struct conn, timed);
+    if (loop_now_ms(s->loop) - c->since_ms < SPARE_AFTER_MS) return false;
+    conn_give_up(c);
+    return true;
+}
+
 static void on_accept(void *ctx, struct stream *stream) {
     struct http_server *s = ctx;
     const struct http_server_options *o = &s->options;
@@ -101,6 +114,7 @@ static void use_tls(struct http_server *s) {
 
 static void set_defaults(struct http_server_options *o) {
     if (o->body_max_bytes == 0) o->body_max_bytes = LIMIT_BODY_BYTES_DEFAULT;
+    if (o->body_memory_bytes == 0) o->body_memory_bytes = SIZE_MAX;
     if (o->head_ms == 0) o->head_ms = LIMIT_HTTP_HEAD_MS;
     if (o->idle_ms == 0) o->idle_ms = LIMIT_HTTP_IDLE_MS;
     if (o->body_grace_ms == 0) o->body_grace_ms = LIMIT_HTTP_BODY_GRACE_MS;
@@ -129,6 +143,7 @@ int http_server_open(struct loop *l, const char *address, const struct http_serv
         http_server_close(&s);
         return -1;
     }
+    listener_set_make_room(s->listener, make_room);
     use_tls(s);
     *out = s;
     return 0;
@@ -150,6 +165,7 @@ void http_server_close(struct http_server **server) {
     LIST_FOR(n, next, &s->conns) {
         conn_free(CONTAINER_OF(n, struct conn, node));
     }
+    CHECK(s->body_memory == 0);
     trim_pool(s, 0);
     map_free(&s->handles);
     callers_free(&s->callers);
@@ -165,4 +181,13 @@ size_t http_server_connections(const struct http_server *s) {
 
 uint64_t http_server_refused(const struct http_server *s) {
     return s->refused;
+}
+
+size_t http_server_body_memory(const struct http_server *s, size_t *max) {
+    if (max != NULL) *max = s->options.body_memory_bytes;
+    return s->body_memory;
+}
+
+bool http_server_body_memory_is_scarce(const struct http_server *s) {
+    return s->body_memory > s->options.body_memory_bytes / 4 * 3;
 }

@@ -34,12 +34,24 @@ struct http_request {
     const char *peer;
 };
 
+/* Why a request is not taken. */
+struct http_refusal {
+    enum err err;
+    const char *message;    /* as http_respond_error says it */
+    uint32_t retry_after_s; /* of 429 and 503; 0: 1 */
+    const char *extra;      /* further headers, as in http_respond; NULL: none */
+};
+
 struct http_server_options {
     size_t body_max_bytes; /* 0: LIMIT_BODY_BYTES_DEFAULT */
+    /* What bodies may take in all, as they are held: those that come and those whose request is not
+     * answered yet. From three quarters on no large one is begun, and none grows when it is full:
+     * 503. 0: no limit. */
+    size_t body_memory_bytes;
     /* The head is there and no body byte was asked for yet (an Expect: 100-continue is still
-     * unanswered). ERR_OK lets the body come; anything else is answered with that error and
-     * message (a static text), and the connection is closed. May be NULL. */
-    enum err (*on_head)(void *ctx, const struct http_request *head, const char **message);
+     * unanswered). True lets the body come; otherwise the request is answered with *refusal, whose
+     * texts live until the next call, and the connection is closed. May be NULL. */
+    bool (*on_head)(void *ctx, const struct http_request *head, struct http_refusal *refusal);
     /* A whole request. Answer it now or later by its handle. */
     void (*on_request)(void *ctx, const struct http_request *request);
     /* The client of an unanswered request is gone; the handle is dead. May be NULL. */
@@ -47,6 +59,12 @@ struct http_server_options {
     /* The client of an unanswered request sends nothing more. It may read on, or be gone: whoever
      * makes it wait should answer now. May be NULL. */
     void (*on_half_closed)(void *ctx, uint64_t handle);
+    /* A request is about to be answered with an error: by on_head, by http_respond_error or
+     * http_respond_refusal, or by the server itself. Of one whose head never was whole there is
+     * only `peer`; of one without its whole body, body.len is 0. For logs and counts: it answers
+     * nothing. May be NULL. */
+    void (*on_refused)(void *ctx, const struct http_request *request,
+                       const struct http_refusal *refusal);
     void *ctx;
     /* 0 means the LIMIT_HTTP_... of the same name. */
     uint64_t head_ms;       /* from the first byte of a request to the end of its head */
@@ -71,6 +89,11 @@ void http_server_close(struct http_server **s);
 size_t http_server_connections(const struct http_server *s);
 /* Connections that were refused because their caller had too many, since the start. */
 uint64_t http_server_refused(const struct http_server *s);
+/* What bodies hold now; *max (may be NULL) becomes body_memory_bytes, SIZE_MAX when there is none.
+ */
+size_t http_server_body_memory(const struct http_server *s, size_t *max);
+/* Whether so much of it is used that large bodies are refused. */
+bool http_server_body_memory_is_scarce(const struct http_server *s);
 
 /* Answers. `extra` is "Name: value\r\n..." or NULL; content_type NULL means application/json. */
 void http_respond(struct http_server *s, uint64_t handle, int status, const char *content_type,
@@ -79,6 +102,9 @@ void http_respond(struct http_server *s, uint64_t handle, int status, const char
  * when it is retryable with status 503 or 429. */
 void http_respond_error(struct http_server *s, uint64_t handle, enum err err, const char *fmt, ...)
     PRINTF_LIKE(4, 5);
+/* The same with all that a refusal may say. */
+void http_respond_refusal(struct http_server *s, uint64_t handle,
+                          const struct http_refusal *refusal);
 
 /* The value of the first header of that name (ASCII case folded); len 0 and data NULL when there
  * is none. `count` (may be NULL) becomes the number of headers of that name. */

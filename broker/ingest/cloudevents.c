@@ -9,10 +9,8 @@
 #define STRUCTURED "application/cloudevents+json"
 
 static const struct envelope_rule structured = {
-    .type = {"type"},
-    .subject = {"subject"},
-    .time = "time",
-    .id = "id",
+    .paths = {ENVELOPE_AT(TYPE, "type"), ENVELOPE_AT(SUBJECT, "subject"), ENVELOPE_AT(TIME, "time"),
+              ENVELOPE_AT(ID, "id")},
 };
 
 struct attributes {

@@ -15,22 +15,54 @@
 #include "broker/http/server.h"
 #include "proto/limits.h"
 
-#define ENVELOPE_PATHS 3
+#define ENVELOPE_PATHS 12
+#define ENVELOPE_DEPTH 3
 
-/* Paths are dotted names of members, at most three deep; NULL: there is none. Of several the first
- * that is there counts. */
+enum envelope_field {
+    ENVELOPE_TYPE,
+    ENVELOPE_TYPE_SUFFIX, /* appended after a dot when it is there and there is a type */
+    ENVELOPE_SUBJECT,
+    ENVELOPE_SUBJECT_NUMBER, /* appended after a '#' */
+    ENVELOPE_TIME,           /* RFC 3339 */
+    ENVELOPE_TIME_SECONDS,   /* since 1970, a number */
+    ENVELOPE_ID,
+    ENVELOPE_METADATA,
+};
+
+/* The names of members on the way from the root of the body to a value. */
+struct envelope_path {
+    enum envelope_field field;
+    size_t depth; /* 0: the end of a list */
+    struct slice names[ENVELOPE_DEPTH];
+};
+#define ENVELOPE_NAME(text)                                                                        \
+    { .data = (const uint8_t *)(text), .len = sizeof(text) - 1 }
+#define ENVELOPE_AT(field, a)                                                                      \
+    {                                                                                              \
+        ENVELOPE_##field, 1, {                                                                     \
+            ENVELOPE_NAME(a)                                                                       \
+        }                                                                                          \
+    }
+#define ENVELOPE_AT2(field, a, b)                                                                  \
+    {                                                                                              \
+        ENVELOPE_##field, 2, {                                                                     \
+            ENVELOPE_NAME(a), ENVELOPE_NAME(b)                                                     \
+        }                                                                                          \
+    }
+#define ENVELOPE_AT3(field, a, b, c)                                                               \
+    {                                                                                              \
+        ENVELOPE_##field, 3, {                                                                     \
+            ENVELOPE_NAME(a), ENVELOPE_NAME(b), ENVELOPE_NAME(c)                                   \
+        }                                                                                          \
+    }
+
+/* Names of headers: NULL: there is none. */
 struct envelope_rule {
     const char *type_header; /* goes before what the body says */
     char type_slash;         /* this byte of the header becomes a dot; 0: none does */
-    const char *type[ENVELOPE_PATHS];
-    const char *type_suffix; /* appended after a dot when it is there and there is a type */
-    const char *subject[ENVELOPE_PATHS];
-    const char *subject_number[ENVELOPE_PATHS]; /* appended after a '#' */
-    const char *time_header;
-    const char *time;  /* RFC 3339 */
-    bool time_seconds; /* of time: a number of seconds since 1970 instead */
-    const char *id;
-    const char *metadata[ENVELOPE_PATHS];
+    const char *time_header; /* RFC 3339; goes before what the body says */
+    /* Of several for one field the first counts that is there and usable. */
+    struct envelope_path paths[ENVELOPE_PATHS + 1];
 };
 
 /* type, timestamp, data.id and user_metadata (or data.user_metadata). */

@@ -1,11 +1,12 @@
-/* ingest.h: the room behind POST /in/{source}: verify over the raw bytes, scan the envelope,
- * publish, answer when durable.
+/* ingest.h: the room behind POST /in/{source}, or /in/{project}/{source} for a project that is not
+ * the default one: verify over the raw bytes, scan the envelope, publish, answer when durable. A
+ * project that there is not answers as a source that there is not.
  *
  * Owned by main from ingest_open to ingest_close. It holds no state per request: the answer finds
  * its request by the handle in the route. Nothing is journaled that was not verified; nothing is
  * answered 200 that is not durable. Key sets of providers are fetched beside (jwks.h).
  *
- * May call: http (server, client), signature, json, engine, base. */
+ * May call: auth/projects.h, http (server, client), signature, json, engine, base. */
 #ifndef INGEST_INGEST_H
 #define INGEST_INGEST_H
 
@@ -14,14 +15,18 @@
 #include "broker/ingest/scheme.h"
 #include "broker/ingest/source.h"
 
+struct access_log;
 struct ingest;
 struct http_client;
+struct projects;
 
 struct ingest_options {
     struct engine *engine;
+    const struct projects *projects;
     struct loop *loop;
     struct http_server **http; /* set before the first request */
     uint32_t room;             /* for routes */
+    struct access_log *log;    /* NULL: nothing is logged */
 };
 
 MUST_CHECK int ingest_open(struct ingest **out, const struct ingest_options *options, char *error,
@@ -31,10 +36,14 @@ void ingest_close(struct ingest **i);
  * NULL: no more, and what is under way is cancelled. Without one, no key is ever known. */
 void ingest_use_client(struct ingest *i, struct http_client *client);
 
-/* Whether the head of a request to /in/... may go on: unknown source 404, no room 503, before the
- * body is read. Other methods are answered as whole requests, because 405 needs an Allow header.
- * *message lives until the next call. */
-enum err ingest_on_head(struct ingest *i, const struct http_request *head, const char **message);
+/* Whether the head of a request to /in/... may go on: unknown source 404, no room 503, more than
+ * the source's rate 429, before the body is read. Other methods are answered as whole requests. The
+ * texts of *refusal live until the next call. */
+bool ingest_on_head(struct ingest *i, const struct http_request *head,
+                    struct http_refusal *refusal);
+/* One is being refused, whoever says so: counts it for its source, and logs it. */
+void ingest_on_refused(struct ingest *i, const struct http_request *request,
+                       const struct http_refusal *refusal);
 /* A request whose path starts with /in/. */
 void ingest_on_request(struct ingest *i, const struct http_request *request);
 /* An effect whose route has this room. */
@@ -42,7 +51,11 @@ void ingest_on_effect(struct ingest *i, const struct effect *effect);
 
 struct sources *ingest_sources(struct ingest *i);
 /* Brings one source to what the store now says, and begins to fetch its keys. */
-void ingest_refresh(struct ingest *i, struct slice name);
+void ingest_refresh(struct ingest *i, uint32_t project, struct slice name);
+/* What its address has behind "/in/": "NAME", or "PROJECT/NAME". */
+#define INGEST_PLACE_BYTES (2 * LIMIT_NAME_BYTES + 2)
+void ingest_place(const struct ingest *i, const struct source *source,
+                  char out[INGEST_PLACE_BYTES]);
 /* The key set of a source; NULL: it has none. Borrowed until the next call of this room. */
 const struct jwks_set *ingest_key_set(struct ingest *i, const struct source *source);
 

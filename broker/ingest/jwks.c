@@ -3,14 +3,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/hash.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/map.h"
 #include "broker/json/walk.h"
 
 struct jwks_set {
-    struct list link;
+    struct list link; /* in used or left */
     struct jwks *jwks;
     char *url;
+    struct jwks_set *same; /* the next one whose URL has the same hash */
+    size_t users;          /* sources */
     void *ctx;
     struct verifying_key *keys[JWKS_KEYS];
     size_t count;
@@ -24,15 +28,22 @@ struct jwks_set {
 
 struct jwks {
     struct jwks_hooks hooks;
-    struct list sets; /* the one that was asked for last is first */
-    size_t count;
+    struct map by_url;      /* hash: the first set */
+    struct list used, left; /* left: nobody uses them any more */
+    size_t left_count, fetches;
 };
 
 struct jwks *jwks_new(const struct jwks_hooks *hooks) {
     struct jwks *j = mem_zalloc(sizeof *j);
     j->hooks = *hooks;
-    list_init(&j->sets);
+    map_init(&j->by_url);
+    list_init(&j->used);
+    list_init(&j->left);
     return j;
+}
+
+static uint64_t hash_of(const char *url) {
+    return hash_bytes(0, slice_str(url));
 }
 
 static void drop_keys(struct jwks_set *set) {
@@ -42,9 +53,17 @@ static void drop_keys(struct jwks_set *set) {
 
 static void set_free(struct jwks_set *set) {
     struct jwks *j = set->jwks;
-    if (set->fetching) j->hooks.cancel(j->hooks.ctx, set);
+    uint64_t hash = hash_of(set->url);
+    struct jwks_set *first = map_remove(&j->by_url, hash), **at = &first;
+    while (*at != set) at = &(*at)->same;
+    *at = set->same;
+    if (first != NULL) map_add(&j->by_url, hash, first);
+    if (set->fetching) {
+        j->fetches--;
+        j->hooks.cancel(j->hooks.ctx, set);
+    }
     list_unlink(&set->link);
-    j->count--;
+    if (set->users == 0) j->left_count--;
     drop_keys(set);
     free(set->url);
     free(set);
@@ -52,47 +71,86 @@ static void set_free(struct jwks_set *set) {
 
 void jwks_free(struct jwks **j) {
     if (*j == NULL) return;
-    LIST_FOR(n, next, &(*j)->sets) {
+    LIST_FOR(n, next, &(*j)->used) {
         set_free(CONTAINER_OF(n, struct jwks_set, link));
     }
+    LIST_FOR(n, next, &(*j)->left) {
+        set_free(CONTAINER_OF(n, struct jwks_set, link));
+    }
+    map_free(&(*j)->by_url);
     free(*j);
     *j = NULL;
 }
 
-static void start(struct jwks *j, struct jwks_set *set, uint64_t now_ms) {
-    if (set->fetching || !j->hooks.start(j->hooks.ctx, set, set->url)) return;
-    set->fetching = set->tried = true;
-    set->tried_ms = now_ms;
+/* ---- which sets there are ---- */
+
+static struct jwks_set *find(const struct jwks *j, const char *url) {
+    struct jwks_set *set = map_get(&j->by_url, hash_of(url));
+    while (set != NULL && strcmp(set->url, url) != 0) set = set->same;
+    return set;
 }
 
-static struct jwks_set *find(struct jwks *j, const char *url) {
-    LIST_FOR(n, next, &j->sets) {
-        struct jwks_set *set = CONTAINER_OF(n, struct jwks_set, link);
-        if (strcmp(set->url, url) == 0) return set;
-    }
-    return NULL;
-}
-
+/* Nobody uses it yet. */
 static struct jwks_set *add(struct jwks *j, const char *url) {
-    if (j->count == JWKS_SETS) {
-        struct list *last = &j->sets;
-        LIST_FOR(n, next, &j->sets) last = n;
-        set_free(CONTAINER_OF(last, struct jwks_set, link));
-    }
     struct jwks_set *set = mem_zalloc(sizeof *set);
     set->jwks = j;
     set->url = mem_strdup(url);
     set->wait_ms = JWKS_FIRST_MS;
     list_init(&set->link);
-    j->count++;
+    list_push_back(&j->left, &set->link);
+    j->left_count++;
+    set->same = map_remove(&j->by_url, hash_of(url));
+    map_add(&j->by_url, hash_of(url), set);
     return set;
+}
+
+/* Frees those that nobody uses and that a fetch could follow at once if they came back. */
+static void sweep(struct jwks *j, const struct jwks_set *but, uint64_t now_ms) {
+    LIST_FOR(n, next, &j->left) {
+        struct jwks_set *set = CONTAINER_OF(n, struct jwks_set, link);
+        bool young = set->tried && now_ms - set->tried_ms < JWKS_RETRY_MS;
+        if (set != but && !set->fetching && !young) set_free(set);
+    }
+}
+
+void jwks_use(struct jwks *j, const char *url) {
+    struct jwks_set *set = find(j, url);
+    if (set == NULL) set = add(j, url);
+    if (set->users++ > 0) return;
+    list_unlink(&set->link);
+    list_push_back(&j->used, &set->link);
+    j->left_count--;
+}
+
+void jwks_leave(struct jwks *j, const char *url, uint64_t now_ms) {
+    struct jwks_set *set = find(j, url);
+    if (set == NULL || set->users == 0 || --set->users > 0) return;
+    list_unlink(&set->link);
+    list_push_back(&j->left, &set->link);
+    j->left_count++;
+    sweep(j, NULL, now_ms);
+}
+
+/* ---- when they are fetched ---- */
+
+/* Whether the number of those that were fetched in the last minute has a bound with it. */
+static bool may_start(struct jwks *j, const struct jwks_set *set, uint64_t now_ms) {
+    if (set->fetching || j->fetches >= JWKS_FETCHES) return false;
+    if (set->tried || j->left_count < JWKS_LEFT) return true;
+    sweep(j, set, now_ms);
+    return j->left_count < JWKS_LEFT;
+}
+
+static void start(struct jwks *j, struct jwks_set *set, uint64_t now_ms) {
+    if (!may_start(j, set, now_ms) || !j->hooks.start(j->hooks.ctx, set, set->url)) return;
+    set->fetching = set->tried = true;
+    set->tried_ms = now_ms;
+    j->fetches++;
 }
 
 struct jwks_set *jwks_get(struct jwks *j, const char *url, uint64_t now_ms) {
     struct jwks_set *set = find(j, url);
     if (set == NULL) set = add(j, url);
-    list_unlink(&set->link);
-    list_push_front(&j->sets, &set->link);
     uint64_t pause_ms = set->count > 0 ? JWKS_RETRY_MS : set->wait_ms;
     bool wanted = set->count == 0 || now_ms - set->fetched_ms >= JWKS_AGE_MS;
     if (wanted && (!set->tried || now_ms - set->tried_ms >= pause_ms)) start(j, set, now_ms);
@@ -157,6 +215,7 @@ void jwks_fetched(struct jwks_set *set, struct slice body, const char *trouble, 
                   uint64_t wall_ms) {
     struct reading r = {.count = 0};
     set->fetching = false;
+    set->jwks->fetches--;
     if (trouble == NULL) {
         bool json = json_walk(body, 3, take, &r, NULL);
         if (!json) trouble = "the answer is not JSON, or longer than 64 KiB";

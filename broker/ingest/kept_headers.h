@@ -9,10 +9,21 @@
 #include "base/buf.h"
 #include "broker/http/server.h"
 
-/* Writes a JSON object of names in lower case into the empty *out, at most
+/* A name in lower case, or what names begin with; NULL at the end of a list. */
+struct kept_header {
+    const char *name;
+    size_t len;
+    bool begins;
+};
+#define KEPT_NAME(text)                                                                            \
+    { .name = (text), .len = sizeof(text) - 1 }
+#define KEPT_BEGINNING(text)                                                                       \
+    { .name = (text), .len = sizeof(text) - 1, .begins = true }
+
+/* Writes a JSON object of names in lower case into *out, whatever that held, at most
  * LIMIT_EVENT_HEADERS_BYTES of it: what does not fit is left out. Nothing when there is none. `own`
- * is NULL or a list that ends with NULL: names, or beginnings that end in '*'. Of a repeated header
- * the first is kept. */
-void kept_headers_write(const struct http_request *r, const char *const *own, struct buf *out);
+ * is NULL or a list. Of a repeated header the first is kept. */
+void kept_headers_write(const struct http_request *r, const struct kept_header *own,
+                        struct buf *out);
 
 #endif

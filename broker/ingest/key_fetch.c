@@ -62,6 +62,20 @@ static void cancel(void *ctx, struct jwks_set *set) {
 void key_fetch_open(struct ingest *i) {
     const struct jwks_hooks hooks = {.start = start, .cancel = cancel, .ctx = i};
     i->tools.jwks = jwks_new(&hooks);
+    const struct source *source;
+    for (size_t k = 0; (source = sources_at(i->sources, k)) != NULL; k++) {
+        const char *url = source_jwks_url(source);
+        if (url[0] != '\0') jwks_use(i->tools.jwks, url);
+    }
+}
+
+void key_fetch_changed(struct ingest *i, const struct source *source, const char *before) {
+    const char *url = source == NULL ? "" : source_jwks_url(source);
+    if (strcmp(url, before) != 0) {
+        if (url[0] != '\0') jwks_use(i->tools.jwks, url);
+        if (before[0] != '\0') jwks_leave(i->tools.jwks, before, loop_now_ms(i->options.loop));
+    }
+    if (source != NULL) key_fetch_expect(i, source);
 }
 
 void key_fetch_expect(struct ingest *i, const struct source *source) {
@@ -83,8 +97,8 @@ void ingest_use_client(struct ingest *i, struct http_client *client) {
         return;
     }
     i->client = client;
-    for (struct source *s = sources_next(i->sources, slice_str("")); s != NULL;
-         s = sources_next(i->sources, slice_str(s->name))) {
-        key_fetch_expect(i, s);
+    const struct source *source;
+    for (size_t k = 0; (source = sources_at(i->sources, k)) != NULL; k++) {
+        key_fetch_expect(i, source);
     }
 }

@@ -3,6 +3,8 @@
 #define INGEST_ROOM_H
 
 #include "base/buf.h"
+#include "broker/ingest/access_log.h"
+#include "broker/ingest/admission.h"
 #include "broker/ingest/ingest.h"
 #include "broker/net/loop.h"
 
@@ -13,15 +15,16 @@ struct ingest {
     struct sources *sources;
     struct scheme_tools tools;
     struct http_client *client; /* NULL: none (yet) */
-    uint64_t log_second;
-    uint32_t log_lines;  /* written in that second */
-    uint64_t log_silent; /* refusals not logged since the last line */
-    char head_message[MESSAGE_SIZE];
+    struct buf noted; /* of struct noted: what its log says of webhooks that are being stored */
+    size_t noted_at;  /* the first that has not been answered */
+    char head_message[ADMISSION_TEXT_BYTES];
     struct buf answer, headers; /* scratch */
 };
 
-/* key_fetch.c: makes tools.jwks. */
+/* key_fetch.c: makes tools.jwks, for the sources that there are. */
 void key_fetch_open(struct ingest *i);
+/* A source has changed, come or gone; `before`: its URL until then, or "". */
+void key_fetch_changed(struct ingest *i, const struct source *source, const char *before);
 /* Begins to fetch what the source needs; harmless when it needs nothing. */
 void key_fetch_expect(struct ingest *i, const struct source *source);
 

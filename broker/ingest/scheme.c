@@ -17,11 +17,14 @@ static const struct hmac_rule github_rule = {
 };
 static const struct envelope_rule github_envelope = {
     .type_header = "x-github-event",
-    .type_suffix = "action",
-    .subject = {"repository.full_name", "organization.login", "sender.login"},
-    .subject_number = {"pull_request.number", "issue.number", "number"},
+    .paths = {ENVELOPE_AT(TYPE_SUFFIX, "action"), ENVELOPE_AT2(SUBJECT, "repository", "full_name"),
+              ENVELOPE_AT2(SUBJECT, "organization", "login"),
+              ENVELOPE_AT2(SUBJECT, "sender", "login"),
+              ENVELOPE_AT2(SUBJECT_NUMBER, "pull_request", "number"),
+              ENVELOPE_AT2(SUBJECT_NUMBER, "issue", "number"),
+              ENVELOPE_AT(SUBJECT_NUMBER, "number")},
 };
-static const char *const github_headers[] = {"x-github-*", NULL};
+static const struct kept_header github_headers[] = {KEPT_BEGINNING("x-github-"), {.name = NULL}};
 
 static const struct hmac_rule stripe_rule = {
     .signature = "stripe-signature",
@@ -30,12 +33,9 @@ static const struct hmac_rule stripe_rule = {
     .signed_bytes = "{timestamp}.{body}",
 };
 static const struct envelope_rule stripe_envelope = {
-    .type = {"type"},
-    .subject = {"data.object.id"},
-    .time = "created",
-    .time_seconds = true,
-    .id = "id",
-    .metadata = {"data.object.metadata"},
+    .paths = {ENVELOPE_AT(TYPE, "type"), ENVELOPE_AT3(SUBJECT, "data", "object", "id"),
+              ENVELOPE_AT(TIME_SECONDS, "created"), ENVELOPE_AT(ID, "id"),
+              ENVELOPE_AT3(METADATA, "data", "object", "metadata")},
 };
 
 static const struct hmac_rule slack_rule = {
@@ -45,13 +45,13 @@ static const struct hmac_rule slack_rule = {
     .signed_bytes = "v0:{timestamp}:{body}",
 };
 static const struct envelope_rule slack_envelope = {
-    .type = {"event.type", "type"},
-    .subject = {"event.channel", "event.item.channel", "team_id"},
-    .time = "event_time",
-    .time_seconds = true,
-    .id = "event_id",
+    .paths = {ENVELOPE_AT2(TYPE, "event", "type"), ENVELOPE_AT(TYPE, "type"),
+              ENVELOPE_AT2(SUBJECT, "event", "channel"),
+              ENVELOPE_AT3(SUBJECT, "event", "item", "channel"), ENVELOPE_AT(SUBJECT, "team_id"),
+              ENVELOPE_AT(TIME_SECONDS, "event_time"), ENVELOPE_AT(ID, "event_id")},
 };
-static const char *const slack_headers[] = {"x-slack-retry-num", "x-slack-retry-reason", NULL};
+static const struct kept_header slack_headers[] = {
+    KEPT_NAME("x-slack-retry-num"), KEPT_NAME("x-slack-retry-reason"), {.name = NULL}};
 
 static const struct hmac_rule shopify_rule = {
     .signature = "x-shopify-hmac-sha256",
@@ -62,23 +62,25 @@ static const struct hmac_rule shopify_rule = {
 static const struct envelope_rule shopify_envelope = {
     .type_header = "x-shopify-topic",
     .type_slash = '/',
-    .subject = {"admin_graphql_api_id", "id"},
     .time_header = "x-shopify-triggered-at",
-    .time = "updated_at",
+    .paths = {ENVELOPE_AT(SUBJECT, "admin_graphql_api_id"), ENVELOPE_AT(SUBJECT, "id"),
+              ENVELOPE_AT(TIME, "updated_at")},
 };
-static const char *const shopify_headers[] = {"x-shopify-*", NULL};
+static const struct kept_header shopify_headers[] = {KEPT_BEGINNING("x-shopify-"), {.name = NULL}};
 
 static const struct envelope_rule openai_envelope = {
-    .type = {"type"},
-    .subject = {"data.id"},
-    .time = "created_at",
-    .time_seconds = true,
-    .metadata = {"data.metadata", "user_metadata"},
+    .paths = {ENVELOPE_AT(TYPE, "type"), ENVELOPE_AT2(SUBJECT, "data", "id"),
+              ENVELOPE_AT(TIME_SECONDS, "created_at"), ENVELOPE_AT2(METADATA, "data", "metadata"),
+              ENVELOPE_AT(METADATA, "user_metadata")},
 };
 
-static const char *const webhook_headers[] = {"webhook-timestamp", "svix-timestamp", NULL};
-static const char *const twilio_headers[] = {"i-twilio-idempotency-token", NULL};
-static const struct envelope_rule twilio_envelope = {.type = {"type"}, .subject = {"id"}};
+static const struct kept_header webhook_headers[] = {
+    KEPT_NAME("webhook-timestamp"), KEPT_NAME("svix-timestamp"), {.name = NULL}};
+static const struct kept_header twilio_headers[] = {KEPT_NAME("i-twilio-idempotency-token"),
+                                                    {.name = NULL}};
+static const struct envelope_rule twilio_envelope = {
+    .paths = {ENVELOPE_AT(TYPE, "type"), ENVELOPE_AT(SUBJECT, "id")},
+};
 
 static const struct scheme table[] = {
     {.name = "standard-webhooks",
@@ -195,15 +197,20 @@ enum err verification_refuse(struct verification *v, enum err err, const char *f
     return err;
 }
 
-/* Which of two headers of one name was signed nobody can say. */
 enum err verification_header(struct verification *v, const char *name, struct slice *out) {
     size_t count = 0;
     *out = http_header_get(v->request, name, &count);
+    return verification_one(v, name, *out, count);
+}
+
+/* Which of two headers of one name was signed nobody can say. */
+enum err verification_one(struct verification *v, const char *name, struct slice value,
+                          size_t count) {
     if (count > 1) {
         return verification_refuse(v, ERR_SIGNATURE_MALFORMED,
                                    "the header %s is there more than once", name);
     }
-    if (out->len > 0) return ERR_OK;
+    if (value.len > 0) return ERR_OK;
     return verification_refuse(v, ERR_SIGNATURE_MISSING, "the header %s is missing", name);
 }
 
@@ -225,6 +232,17 @@ enum err verification_time(struct verification *v, const char *what, uint64_t ti
                                    (unsigned long long)tolerance_s);
     }
     return ERR_OK;
+}
+
+/* Said of every webhook: no printf. */
+void verification_by_secret(struct verification *v, const char *how, size_t secret) {
+    char place[] = "secrets[0]";
+    size_t len = strlen(how);
+    _Static_assert(LIMIT_SECRETS <= 10, "one digit is enough");
+    CHECK(secret < LIMIT_SECRETS && len + sizeof place <= sizeof v->by);
+    place[sizeof "secrets[" - 1] = (char)('0' + secret);
+    memcpy(v->by, how, len);
+    memcpy(v->by + len, place, sizeof place);
 }
 
 void verification_hash_id(struct verification *v, const struct slice *parts, size_t count) {

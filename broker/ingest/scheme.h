@@ -13,6 +13,7 @@
 
 #include "broker/ingest/envelope.h"
 #include "broker/ingest/jwks.h"
+#include "broker/ingest/kept_headers.h"
 #include "broker/ingest/source.h"
 #include "broker/signature/hmac.h"
 
@@ -67,10 +68,9 @@ struct scheme {
     enum scheme_id id;
     const char *id_header; /* of ID_UNSIGNED and ID_GIVEN; NULL: none */
     const struct envelope_rule *envelope;
-    scheme_envelope_fn *read_form; /* instead, for bodies that are no JSON; NULL: nothing */
-    const char *const *headers;    /* kept with the event, beside those that are always: names, or
-                                      beginnings that end in '*'; NULL-terminated; NULL: none */
-    const char *challenge;         /* type of body that is answered and not journaled; NULL: none */
+    scheme_envelope_fn *read_form;     /* instead, for bodies that are no JSON; NULL: nothing */
+    const struct kept_header *headers; /* beside those that always are; NULL: none */
+    const char *challenge; /* type of body that is answered and not journaled; NULL: none */
 };
 
 /* NULL: there is none of that name. */
@@ -82,7 +82,6 @@ const struct scheme *scheme_default(void);
 
 /* What verifying needs and a room has once. */
 struct scheme_tools {
-    struct hmac *hmacs[HMAC_DIGESTS];
     struct jwks *jwks;
 };
 
@@ -90,7 +89,7 @@ struct scheme_tools {
 
 struct verification {
     const struct scheme_tools *tools;
-    const struct source *source;
+    struct source *source;
     const struct http_request *request;
     uint64_t wall_ms, now_ms;
     /* The result. */
@@ -110,11 +109,16 @@ enum err verification_refuse(struct verification *v, enum err err, const char *f
     PRINTF_LIKE(3, 4);
 /* The value of a header that must be there, once: else the refusal. */
 enum err verification_header(struct verification *v, const char *name, struct slice *out);
+/* The same of one that http_header_get has found. */
+enum err verification_one(struct verification *v, const char *name, struct slice value,
+                          size_t count);
 /* Seconds since 1970 within the source's tolerance; `what` names it. */
 enum err verification_time(struct verification *v, const char *what, uint64_t timestamp_s);
 uint64_t verification_tolerance_s(const struct verification *v);
 /* An id for what has none: a hash over the source and these parts, into v->id_text and v->id. */
 void verification_hash_id(struct verification *v, const struct slice *parts, size_t count);
+/* A secret verified it: `how` and its place into v->by. */
+void verification_by_secret(struct verification *v, const char *how, size_t secret);
 /* The refusal while no key is known. */
 enum err verification_no_keys(struct verification *v);
 

@@ -187,11 +187,11 @@ static enum err read_claim(struct verification *v, const struct hmac_rule *rule,
     return ERR_OK;
 }
 
-static void mac(struct hmac *h, const struct hmac_rule *rule, struct slice key,
-                const struct shown *claim, struct slice body, uint8_t out[HMAC_BYTES_MAX]) {
+static void mac(struct hmac *h, const struct hmac_rule *rule, const struct shown *claim,
+                struct slice body, uint8_t out[HMAC_BYTES_MAX]) {
     const struct slice values[PIECES] = {claim->id, claim->timestamp, body};
     const char *at = rule->signed_bytes;
-    hmac_begin(h, key);
+    hmac_again(h);
     while (*at != '\0') {
         size_t piece = piece_at(at), len = 0;
         if (piece < PIECES) {
@@ -207,7 +207,7 @@ static void mac(struct hmac *h, const struct hmac_rule *rule, struct slice key,
 }
 
 enum err scheme_verify_hmac(struct verification *v) {
-    const struct source *s = v->source;
+    struct source *s = v->source;
     struct hmac_rule own;
     struct shown claim = {.count = 0};
     const struct hmac_rule *rule = s->scheme->rule;
@@ -220,16 +220,16 @@ enum err scheme_verify_hmac(struct verification *v) {
     enum err err = read_claim(v, rule, &claim);
     if (err != ERR_OK) return err;
     for (size_t i = 0; i < s->secrets_count && !match; i++) {
-        mac(v->tools->hmacs[rule->digest], rule, slice_str(s->secrets[i].text), &claim,
-            v->request->body, expected);
+        struct source_secret *secret = &s->secrets[i];
+        struct hmac *h = source_secret_hmac(secret, rule->digest, slice_str(secret->text));
+        mac(h, rule, &claim, v->request->body, expected);
         for (size_t j = 0; j < claim.count; j++) {
             match |= CRYPTO_memcmp(expected, claim.signatures[j], hmac_bytes(rule->digest)) == 0;
         }
-        snprintf(v->by, sizeof v->by, "secrets[%zu]", i);
+        if (match) verification_by_secret(v, "", i);
     }
     OPENSSL_cleanse(expected, sizeof expected);
     if (!match) {
-        v->by[0] = '\0';
         return verification_refuse(v, ERR_SIGNATURE_MISMATCH,
                                    "%s was not made with a secret of this source over these bytes",
                                    rule->signature);

@@ -8,7 +8,7 @@
 
 /* Keys of the source, then those of its set; the order tells which one it was. */
 struct keys {
-    const struct secret *secrets[LIMIT_SECRETS];
+    struct hmac *secrets[LIMIT_SECRETS];
     size_t secret_index[LIMIT_SECRETS]; /* in the source */
     const struct verifying_key *publics[LIMIT_SECRETS + JWKS_KEYS];
     size_t public_index[LIMIT_SECRETS];
@@ -18,16 +18,18 @@ struct keys {
 };
 
 static void gather(struct verification *v, struct keys *k) {
-    const struct source *s = v->source;
+    struct source *s = v->source;
     const char *url = source_jwks_url(s);
     k->secrets_count = k->publics_count = 0;
     for (size_t i = 0; i < s->secrets_count; i++) {
-        if (s->secrets[i].public_key != NULL) {
+        struct source_secret *secret = &s->secrets[i];
+        if (secret->public_key != NULL) {
             k->public_index[k->publics_count] = i;
-            k->publics[k->publics_count++] = s->secrets[i].public_key;
+            k->publics[k->publics_count++] = secret->public_key;
         } else {
+            struct slice key = slice_of(secret->key.key, secret->key.len);
             k->secret_index[k->secrets_count] = i;
-            k->secrets[k->secrets_count++] = &s->secrets[i].key;
+            k->secrets[k->secrets_count++] = source_secret_hmac(secret, HMAC_SHA256, key);
         }
     }
     k->own_publics_count = k->publics_count;
@@ -46,14 +48,17 @@ static enum err read_headers(struct verification *v, struct standard_webhooks_re
         {STANDARD_WEBHOOKS_SIGNATURE, STANDARD_WEBHOOKS_ID, STANDARD_WEBHOOKS_TIMESTAMP},
         {"svix-signature", "svix-id", "svix-timestamp"},
     };
-    bool svix = http_header_get(v->request, families[0][0], NULL).len == 0 &&
-                http_header_get(v->request, families[1][0], NULL).len > 0;
-    const char *const *names = families[svix ? 1 : 0];
+    const char *const *names = families[0];
+    size_t count = 0;
+    r->signature = http_header_get(v->request, names[0], &count);
+    if (r->signature.len == 0 && http_header_get(v->request, families[1][0], NULL).len > 0) {
+        names = families[1];
+        r->signature = http_header_get(v->request, names[0], &count);
+    }
+    r->body = v->request->body;
     enum err err = verification_header(v, names[1], &r->id);
     if (err == ERR_OK) err = verification_header(v, names[2], &r->timestamp);
-    if (err == ERR_OK) err = verification_header(v, names[0], &r->signature);
-    r->body = v->request->body;
-    return err;
+    return err == ERR_OK ? verification_one(v, names[0], r->signature, count) : err;
 }
 
 static bool has_v1a(struct slice header) {
@@ -76,9 +81,9 @@ static bool keys_may_come(struct verification *v, const struct keys *k,
 static void say_signer(struct verification *v, const struct keys *k,
                        const struct standard_webhooks_signer *signer) {
     if (!signer->is_public) {
-        snprintf(v->by, sizeof v->by, "v1, secrets[%zu]", k->secret_index[signer->index]);
+        verification_by_secret(v, "v1, ", k->secret_index[signer->index]);
     } else if (signer->index < k->own_publics_count) {
-        snprintf(v->by, sizeof v->by, "v1a, secrets[%zu]", k->public_index[signer->index]);
+        verification_by_secret(v, "v1a, ", k->public_index[signer->index]);
     } else {
         snprintf(v->by, sizeof v->by, "v1a, a key of jwks_url");
     }
@@ -107,8 +112,7 @@ enum err scheme_verify_standard(struct verification *v) {
         .publics_count = k.publics_count,
         .tolerance_s = verification_tolerance_s(v),
     };
-    err = standard_webhooks_verify(v->tools->hmacs[HMAC_SHA256], &keys, &r, v->wall_ms, &signer,
-                                   &why);
+    err = standard_webhooks_verify(&keys, &r, v->wall_ms, &signer, &why);
     if (keys_may_come(v, &k, &r, err)) return verification_no_keys(v);
     if (err != ERR_OK) return verification_refuse(v, err, "%s", why);
     say_signer(v, &k, &signer);

@@ -45,7 +45,7 @@ enum err scheme_verify_bearer(struct verification *v) {
         return verification_refuse(v, ERR_SIGNATURE_MISMATCH,
                                    "the token in %s is none of this source", name);
     }
-    snprintf(v->by, sizeof v->by, "secrets[%zu]", found);
+    verification_by_secret(v, "", found);
     return ERR_OK;
 }
 

@@ -125,16 +125,17 @@ static int check_hash(const struct verification *v) {
 }
 
 static bool matches(struct verification *v, struct slice message, const uint8_t claimed[]) {
-    const struct source *s = v->source;
-    struct hmac *h = v->tools->hmacs[HMAC_SHA1];
+    struct source *s = v->source;
     uint8_t expected[HMAC_BYTES_MAX];
     bool match = false;
     for (size_t i = 0; i < s->secrets_count && !match; i++) {
-        hmac_begin(h, slice_str(s->secrets[i].text));
+        struct source_secret *secret = &s->secrets[i];
+        struct hmac *h = source_secret_hmac(secret, HMAC_SHA1, slice_str(secret->text));
+        hmac_again(h);
         hmac_add(h, message);
         hmac_end(h, expected);
         match = CRYPTO_memcmp(expected, claimed, SHA1_BYTES) == 0;
-        if (match) snprintf(v->by, sizeof v->by, "secrets[%zu]", i);
+        if (match) verification_by_secret(v, "", i);
     }
     OPENSSL_cleanse(expected, sizeof expected);
     return match;

@@ -1,8 +1,10 @@
-/* source.h: the named ingest doors: their schemes, secrets and options.
+/* source.h: the named ingest doors: their schemes, secrets and options. A source is a project's:
+ * two projects may each have a "github", with secrets of their own.
  *
  * The registry is owned by the ingest room; a struct source lives until it is replaced or removed.
- * What is stored (through the engine's config, under "source/NAME") is a JSON object; source.c is
- * the only file that knows its form. Secrets are kept in the clear there, because HMAC needs them;
+ * What is stored (through the engine's config, under "source/NAME" for the default project and
+ * "source/NUMBER/NAME" for another) is a JSON object; source_config.c is the only file that knows
+ * its form. Secrets are kept in the clear there, because HMAC needs them;
  * the store's files are 0600. They never appear in an answer (but once, when generated), a log or
  * an error. Secrets whose time is over leave the struct when it is next looked at.
  *
@@ -11,11 +13,15 @@
 #define INGEST_SOURCE_H
 
 #include "base/buf.h"
+#include "base/rate.h"
 #include "broker/engine/engine.h"
+#include "broker/signature/hmac.h"
 #include "broker/signature/secret.h"
 #include "broker/signature/verifying_key.h"
 
 #define SOURCE_CONFIG_PREFIX "source/"
+/* Of "source/NUMBER/NAME" and its end. */
+#define SOURCE_KEY_BYTES (sizeof SOURCE_CONFIG_PREFIX + 11 + LIMIT_NAME_BYTES)
 
 #define SOURCE_HEADER_BYTES   64
 #define SOURCE_PREFIX_BYTES   32
@@ -32,6 +38,7 @@ struct scheme;
 /* What beside secrets an operator can say of a source. Empty, 0 or false: the scheme's default. */
 struct source_options {
     uint64_t tolerance_s, dedupe_ms;
+    uint64_t rate_per_s, rate_burst; /* of what was verified; burst 0: what comes in a second */
     bool jwks_allow_http, jwt_unbound_body, trust_id_header;
     char jwks_url[LIMIT_URI_BYTES + 1], public_url[LIMIT_URI_BYTES + 1];
     char audience[SOURCE_AUDIENCE_BYTES + 1];
@@ -72,11 +79,13 @@ struct source_secret {
     char text[LIMIT_SECRET_TEXT_BYTES + 1]; /* as given */
     struct secret key;                      /* of schemes whose secrets are whsec_ */
     struct verifying_key *public_key;       /* owned; NULL: it is a secret */
+    struct hmac *hmac;                      /* owned; NULL: not needed yet */
     uint64_t expires_at_ms;                 /* 0: never */
 };
 
 struct source {
     uint32_t id; /* of this run of the broker, never used twice: finds it again, or not */
+    uint32_t project;
     char name[LIMIT_NAME_BYTES + 1];
     const struct scheme *scheme;
     uint64_t created_at_ms;
@@ -84,6 +93,7 @@ struct source {
     size_t secrets_count;
     bool had_secrets; /* it has none only because their time is over */
     struct source_options options;
+    struct rate rate;
     uint64_t accepted_total, duplicates_total, refused_total; /* since start */
 };
 
@@ -98,6 +108,9 @@ bool source_add_secret(struct source *s, struct slice text, uint64_t expires_at_
 bool source_check(const struct source *s, char *why, size_t size);
 /* Drops the secrets whose time is over. */
 void source_expire(struct source *s, uint64_t wall_ms);
+/* The context for hmac_again; borrowed. A scheme gives the same digest and key with every call. */
+struct hmac *source_secret_hmac(struct source_secret *secret, enum hmac_digest digest,
+                                struct slice key);
 /* "whsec_...MnM=", or "..." of one that is too short to show its end. */
 void source_show_secret(const struct source_secret *secret, char out[SECRET_SHOWN_BYTES]);
 /* Where its keys are fetched from; "": nowhere. */
@@ -108,13 +121,20 @@ struct sources *sources_new(void);
 void sources_free(struct sources **s);
 /* Loads every stored source at start. Non-zero: error says which one cannot be read. */
 MUST_CHECK int sources_load(struct sources *s, struct engine *e, char *error, size_t error_size);
-/* Brings one source to what the store now says: added, replaced (its counters go on) or removed. */
-void sources_refresh(struct sources *s, struct engine *e, struct slice name);
-struct source *sources_get(struct sources *s, struct slice name);
+/* Brings one source to what the store now says: added, replaced (its counters and its rate go on)
+ * or removed. */
+void sources_refresh(struct sources *s, struct engine *e, uint32_t project, struct slice name);
+struct source *sources_get(struct sources *s, uint32_t project, struct slice name);
 struct source *sources_get_by_id(struct sources *s, uint32_t id);
-/* In order of name: the first whose name is above `after` (empty: the first); NULL at the end. */
-struct source *sources_next(struct sources *s, struct slice after);
-size_t sources_count(const struct sources *s);
+/* The project's, in order of name: the first whose name is above `after` (empty: the first); NULL
+ * at the end. */
+struct source *sources_next(struct sources *s, uint32_t project, struct slice after);
+/* All of them, of whatever project: the one at this place, from 0; NULL at the end. */
+struct source *sources_at(struct sources *s, size_t at);
+size_t sources_count(const struct sources *s, uint32_t project);
+
+/* Under which it is stored. */
+void source_config_key(uint32_t project, struct slice name, char out[SOURCE_KEY_BYTES]);
 
 /* The config value that stores it, and back: scheme, created_at_ms, secrets and options; the rest
  * of *out is left alone, what it owned before is not given back. False: it cannot be read, *why

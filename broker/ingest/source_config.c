@@ -22,6 +22,8 @@
 
 const struct source_option source_option_table[] = {
     NUMBER(OPTIONS_ALL, dedupe_ms, LIMIT_AGE_MS_MAX),
+    NUMBER(OPTIONS_ALL, rate_per_s, LIMIT_RATE_PER_S),
+    NUMBER(OPTIONS_ALL, rate_burst, LIMIT_RATE_PER_S),
     NUMBER(OPTIONS_TIME, tolerance_s, SOURCE_TOLERANCE_S),
     TEXT(OPTIONS_JWKS, jwks_url, LIMIT_URI_BYTES),
     BOOL(OPTIONS_JWKS, jwks_allow_http),
@@ -67,12 +69,19 @@ const char *source_jwks_url(const struct source *s) {
 
 static void clear_secret(struct source_secret *secret) {
     verifying_key_free(&secret->public_key);
+    hmac_free(&secret->hmac);
     OPENSSL_cleanse(secret, sizeof *secret);
 }
 
 void source_clear(struct source *s) {
-    for (size_t i = 0; i < s->secrets_count; i++) verifying_key_free(&s->secrets[i].public_key);
+    for (size_t i = 0; i < s->secrets_count; i++) clear_secret(&s->secrets[i]);
     OPENSSL_cleanse(s, sizeof *s);
+}
+
+struct hmac *source_secret_hmac(struct source_secret *secret, enum hmac_digest digest,
+                                struct slice key) {
+    if (secret->hmac == NULL) secret->hmac = hmac_new_keyed(digest, key);
+    return secret->hmac;
 }
 
 static bool wrong(const char **why, const char *text) {
@@ -241,6 +250,9 @@ static bool check_options(const struct source *s, char *why, size_t size) {
     if ((s->scheme->options & OPTIONS_URL) != 0 && !url_ok(o->public_url, true)) {
         return refuse(why, size, "public_url",
                       "must be the whole http(s):// URL that the provider calls: it is signed");
+    }
+    if (o->rate_burst != 0 && o->rate_per_s == 0) {
+        return refuse(why, size, "rate_burst", "goes with options.rate_per_s");
     }
     return (s->scheme->options & OPTIONS_HMAC) == 0 || check_hmac(o, why, size);
 }

@@ -14,7 +14,8 @@
 
 /* A job that is waited for. */
 struct awaited {
-    uint64_t id_hash;
+    uint64_t id_hash; /* of project and id */
+    uint32_t project;
     struct awaited *same; /* the next one whose id has this hash */
     struct list waits;
     size_t id_len;
@@ -37,7 +38,7 @@ struct jobs {
     struct engine *engine;
     bool draining;
     uint64_t last_number;
-    struct map awaited; /* by the hash of the id */
+    struct map awaited; /* by the hash of project and id */
     struct map waits;   /* by number */
     struct heap timers;
 };
@@ -53,18 +54,21 @@ struct jobs *jobs_open(struct engine *e) {
 
 /* ---- the tables ---- */
 
-static struct awaited *awaited_find(const struct jobs *j, struct slice id, uint64_t hash) {
-    struct awaited *a = map_get(&j->awaited, hash);
-    while (a != NULL && !slice_eq(slice_of(a->id, a->id_len), id)) a = a->same;
+static struct awaited *awaited_find(const struct jobs *j, uint32_t project, struct slice id) {
+    struct awaited *a = map_get(&j->awaited, hash_bytes(project, id));
+    while (a != NULL && (a->project != project || !slice_eq(slice_of(a->id, a->id_len), id))) {
+        a = a->same;
+    }
     return a;
 }
 
-static struct awaited *awaited_ensure(struct jobs *j, struct slice id) {
-    uint64_t hash = hash_bytes(0, id);
-    struct awaited *a = awaited_find(j, id, hash);
+static struct awaited *awaited_ensure(struct jobs *j, uint32_t project, struct slice id) {
+    uint64_t hash = hash_bytes(project, id);
+    struct awaited *a = awaited_find(j, project, id);
     if (a != NULL) return a;
     a = mem_alloc(sizeof *a + id.len);
     a->id_hash = hash;
+    a->project = project;
     a->id_len = id.len;
     if (id.len > 0) memcpy(a->id, id.data, id.len);
     list_init(&a->waits);
@@ -145,7 +149,7 @@ static uint64_t first_of(struct jobs *j, const struct job_info *info,
         if (seq <= q->after_seq) continue;
         if (q->types_count == 0) {
             if (state_wanted((enum job_state)info->states[i])) return seq;
-        } else if (engine_event_get(j->engine, seq, &event) &&
+        } else if (engine_event_get(j->engine, q->project, seq, &event) &&
                    type_wanted(q->types, q->types_count, event.type)) {
             return seq;
         }
@@ -158,7 +162,7 @@ uint64_t jobs_wait(struct jobs *j, const struct job_question *q, enum job_answer
     struct job_info info;
     CHECK(q->types_count <= LIMIT_JOB_WAIT_TYPES && q->fn != NULL);
     *seq = 0;
-    if (!engine_job_get(j->engine, q->id, &info)) {
+    if (!engine_job_get(j->engine, q->project, q->id, &info)) {
         *out = JOB_UNKNOWN;
         return 0;
     }
@@ -166,7 +170,7 @@ uint64_t jobs_wait(struct jobs *j, const struct job_question *q, enum job_answer
     *out = *seq != 0 ? JOB_EVENT : j->draining ? JOB_NOTHING : JOB_REFUSED;
     if (*seq != 0 || j->draining || j->waits.len >= LIMIT_JOB_WAITS) return 0;
     struct wait *w = wait_new(j, q);
-    w->job = awaited_ensure(j, q->id);
+    w->job = awaited_ensure(j, q->project, q->id);
     list_init(&w->in_list);
     list_push_back(&w->job->waits, &w->in_list);
     map_add(&j->waits, w->number, w);
@@ -189,10 +193,11 @@ void jobs_on_effect(struct jobs *j, const struct effect *effect) {
     CHECK(effect->kind == EFFECT_JOB);
     struct slice id = effect->u.job.id;
     uint64_t seq = effect->u.job.seq;
-    struct awaited *a = awaited_find(j, id, hash_bytes(0, id));
+    uint32_t project = effect->u.job.project;
+    struct awaited *a = awaited_find(j, project, id);
     struct event event;
     /* Retention never takes an event in the turn that brought it. */
-    if (a == NULL || !engine_event_get(j->engine, seq, &event)) return;
+    if (a == NULL || !engine_event_get(j->engine, project, seq, &event)) return;
     struct list now;
     list_init(&now);
     LIST_FOR(n, next, &a->waits) {

@@ -27,6 +27,7 @@ enum job_answer {
 typedef void job_answer_fn(void *ctx, uint64_t wait, enum job_answer answer, uint64_t seq);
 
 struct job_question {
+    uint32_t project; /* whose job it is */
     struct slice id;
     const struct slice
         *types;         /* globs, copied; none: every type that is final or requires_action */

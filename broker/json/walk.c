@@ -74,14 +74,14 @@ static void *scratch_realloc(void *ctx, void *p, size_t len) {
     return fresh;
 }
 
+/* What stands between two tokens. */
+static const bool between[256] = {
+    [' '] = true, ['\t'] = true, ['\n'] = true, ['\r'] = true, [','] = true, [':'] = true};
+
 /* Where the token that was just reported begins; moves on behind it. */
 static size_t take_token(struct walk *w) {
     size_t start = w->end;
-    for (;; start++) {
-        CHECK(start < w->text.len);
-        uint8_t c = w->text.data[start];
-        if (c != ' ' && c != '\t' && c != '\n' && c != '\r' && c != ',' && c != ':') break;
-    }
+    while (start < w->text.len && between[w->text.data[start]]) start++;
     w->end = w->finishing ? w->text.len : yajl_get_bytes_consumed(w->parser);
     CHECK(w->end > start && w->end <= w->text.len);
     return start;

@@ -5,7 +5,8 @@
  *
  * Invariants: a stream is in `dirty` only while it has bytes to write and no write under way; it is
  * in `watched` exactly while a deadline of the sweep applies to it (a TLS handshake or a write
- * under way, or lingering). May call: base, libuv. */
+ * under way, or lingering); it is in `shaking` or in `shakes_due` exactly while its handshake is
+ * under way. May call: base, libuv. */
 #ifndef NET_INTERNAL_H
 #define NET_INTERNAL_H
 
@@ -43,8 +44,16 @@ struct loop {
     struct list tasks, dirty, watched;
     struct list streams, listeners, timers, polls;
     size_t streams_count, streams_max;
+    size_t closing_count;            /* of the streams: those that hold no descriptor any more */
+    struct list shaking;             /* handshakes that wait for their peer, the longest first */
+    struct list shakes_due;          /* and those that wait for us */
+    size_t shaking_count, due_count; /* in both; of these, in shakes_due */
+    struct loop_task shakes;         /* works on those that are due */
+    uint64_t shaken_ns;              /* spent on handshakes in this turn */
     bool accept_paused;
     uint64_t accept_logged_ms; /* when a pause was last logged; 0: never */
+    uint64_t room_logged_ms;   /* when it was last logged that idle ones make room; 0: never */
+    uint64_t room_made;        /* connections that were closed for a new one */
     uint64_t tls_logged_ms;    /* when a failed handshake was last logged; 0: never */
     uint64_t tls_unlogged;     /* others since then */
     uint8_t read_buffer[READ_BUFFER_BYTES];
@@ -56,6 +65,7 @@ struct listener {
     struct loop *loop;
     struct list node; /* in loop->listeners */
     listener_accept_fn *fn;
+    listener_room_fn *make_room; /* NULL: its user can spare none */
     void *ctx;
     struct listener_tls tls; /* its server is NULL: plain */
     int fd;
@@ -72,6 +82,7 @@ struct stream {
     struct list node;    /* in loop->streams */
     struct list dirty;   /* in loop->dirty */
     struct list watched; /* in loop->watched */
+    struct list shaking; /* in loop->shaking, or in loop->shakes_due */
     const struct stream_ops *ops;
     void *ctx;
     struct tls *tls;               /* NULL: plain */
@@ -85,6 +96,7 @@ struct stream {
     uint64_t taken_bytes; /* of these, what the peer had taken at the last sweep that paid */
     uint64_t deadline_ms; /* while watched; what the peer takes moves it */
     uint64_t peer_group;  /* of net/peer.h */
+    bool shake_due;       /* in loop->shakes_due: what was read waits, and no more is read */
     bool paused;
     bool drain_due; /* so much waited that the user may have stopped: on_drain is owed */
     bool eof;       /* the peer's last byte was read */
@@ -108,8 +120,34 @@ void streams_close_all(struct loop *l, const char *why);
 /* A new stream on a connected socket; takes fd also when it fails (NULL). */
 struct stream *stream_open(struct loop *l, int fd, const struct listener_tls *tls);
 
+/* Goes on with a handshake that was due. */
+void stream_shake(struct stream *s);
+/* Closes a stream whose handshake has to make room. */
+void stream_give_up_handshake(struct stream *s);
+
+/* A handshake begins; another one may have to go for it. */
+void handshake_begin(struct stream *s);
+/* It is done, has failed, or its stream closes; harmless when it was so before. */
+void handshake_end(struct stream *s);
+/* Its peer has sent something. True: work on it now, and tell handshake_worked; false: it is due,
+ * and stream_shake is called when it is its turn. */
+bool handshake_admit(struct stream *s);
+/* So long was worked on it. */
+void handshake_worked(struct stream *s, uint64_t ns);
+/* Calls stream_shake for those that are due; the task of the loop. */
+void handshakes_work(void *ctx);
+/* So much is due that nobody new should come in. */
+bool handshakes_crowded(const struct loop *l);
+
+/* Streams that hold a descriptor. */
+static inline size_t streams_open(const struct loop *l) {
+    return l->streams_count - l->closing_count;
+}
+
 /* Listens again after a pause when there is room. */
 void listeners_resume(struct loop *l);
+/* Listens again after a pause: there may be somebody who can make room. */
+void listeners_retry(struct loop *l);
 void listeners_close_all(struct loop *l);
 /* Frees listeners whose owners never closed them, after the loop has ended. */
 void listeners_free(struct loop *l);

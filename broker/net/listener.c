@@ -2,10 +2,12 @@
  *
  * As it goes well: epoll says that connections wait, up to ACCEPTS_PER_TURN are taken and given to
  * the user. When there are as many streams as may be, or the process is out of descriptors, the
- * listeners are not even polled any more: the kernel keeps callers in its backlog and nothing
- * spins. They are polled again when a stream has closed, and, because descriptors also come free
- * elsewhere, at the next sweep. */
+ * users of the listeners are asked, for each that waits, to close one that they can spare. When
+ * they have none the listeners are not even polled any more: the kernel keeps callers in its
+ * backlog and nothing spins. They are polled again when a stream has closed, and, because
+ * descriptors also come free elsewhere and connections become idle, at the next sweep. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,17 +33,45 @@ static void listeners_pause(struct loop *l, const char *reason) {
     if (l->accept_logged_ms != 0 && l->now_ms - l->accept_logged_ms < LOG_EVERY_MS) return;
     l->accept_logged_ms = l->now_ms;
     log_warn("no more connections are accepted until one closes: %s (%zu open, at most %zu)",
-             reason, l->streams_count, l->streams_max);
+             reason, streams_open(l), l->streams_max);
+}
+
+/* True: there is room for one more. */
+static bool make_room(struct loop *l) {
+    bool made = false;
+    LIST_FOR(n, next, &l->listeners) {
+        struct listener *listener = CONTAINER_OF(n, struct listener, node);
+        if (made || listener->closing || listener->make_room == NULL) continue;
+        made = listener->make_room(listener->ctx);
+    }
+    if (!made) return false;
+    l->room_made++;
+    if (l->room_logged_ms != 0 && l->now_ms - l->room_logged_ms < LOG_EVERY_MS) return true;
+    l->room_logged_ms = l->now_ms;
+    log_warn(
+        "all connections are taken (%zu open, at most %zu): those that were idle longest are "
+        "closed for new ones, %llu since the start",
+        streams_open(l), l->streams_max, (unsigned long long)l->room_made);
+    return true;
 }
 
 void listeners_resume(struct loop *l) {
-    if (!l->accept_paused || l->stopped || l->streams_count >= l->streams_max) return;
+    if (streams_open(l) < l->streams_max) listeners_retry(l);
+}
+
+void listeners_retry(struct loop *l) {
+    if (!l->accept_paused || l->stopped) return;
     l->accept_paused = false;
     LIST_FOR(n, next, &l->listeners) {
         struct listener *listener = CONTAINER_OF(n, struct listener, node);
         if (listener->closing) continue;
         CHECK(uv_poll_start(&listener->poll, UV_READABLE, on_readable) == 0);
     }
+}
+
+static bool somebody_waits(const struct listener *listener) {
+    struct pollfd backlog = {.fd = listener->fd, .events = POLLIN};
+    return poll(&backlog, 1, 0) == 1;
 }
 
 static void on_readable(uv_poll_t *p, int status, int events) {
@@ -51,16 +81,26 @@ static void on_readable(uv_poll_t *p, int status, int events) {
     (void)events;
     loop_enter(l);
     for (int i = 0; i < ACCEPTS_PER_TURN && !listener->closing; i++) {
-        if (l->streams_count >= l->streams_max) {
-            listeners_pause(l, "the limit is reached");
-            return;
+        /* They wait better in the kernel's backlog than with us. */
+        if (listener->tls.server != NULL && handshakes_crowded(l)) return;
+        if (streams_open(l) >= l->streams_max) {
+            if (!somebody_waits(listener)) return;
+            if (!make_room(l)) {
+                listeners_pause(l, "the limit is reached");
+                return;
+            }
         }
         int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) {
             if (errno == EAGAIN) return;
             /* A caller who has gone again, or an error of its network (accept(2)). */
             if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO) continue;
-            listeners_pause(l, strerror(errno));
+            /* Out of descriptors it says so even when nobody waits. */
+            const char *reason = strerror(errno);
+            bool full = errno == EMFILE || errno == ENFILE;
+            if (full && !somebody_waits(listener)) return;
+            if (full && make_room(l)) continue;
+            listeners_pause(l, reason);
             return;
         }
         struct stream *s = stream_open(l, fd, &listener->tls);
@@ -127,6 +167,10 @@ int listener_open(struct loop *l, const char *address, listener_accept_fn *fn, v
     }
     *out = listener;
     return 0;
+}
+
+void listener_set_make_room(struct listener *l, listener_room_fn *fn) {
+    l->make_room = fn;
 }
 
 void listener_set_tls(struct listener *l, const struct listener_tls *tls) {

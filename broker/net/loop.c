@@ -107,6 +107,7 @@ static void on_prepare(uv_prepare_t *p) {
     if (l->turn != NULL) wake_ms = l->turn(l->turn_ctx, l->now_ms);
     streams_flush(l);
     l->in_turn = false;
+    l->shaken_ns = 0;
     uv_update_time(&l->uv);
     run_tasks(l);
     if (l->stopping) {
@@ -120,7 +121,7 @@ static void on_prepare(uv_prepare_t *p) {
 static void on_sweep(uv_timer_t *t) {
     struct loop *l = t->data;
     loop_enter(l);
-    listeners_resume(l);
+    listeners_retry(l);
     if (!streams_sweep(l) && !l->accept_paused) uv_timer_stop(t);
 }
 
@@ -162,9 +163,10 @@ int loop_open(struct loop **out) {
         *out = NULL;
         return -1;
     }
-    struct list *lists[] = {&l->tasks,     &l->dirty,  &l->watched, &l->streams,
-                            &l->listeners, &l->timers, &l->polls};
+    struct list *lists[] = {&l->tasks,     &l->dirty,  &l->watched, &l->streams,   &l->shaking,
+                            &l->listeners, &l->timers, &l->polls,   &l->shakes_due};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) list_init(lists[i]);
+    loop_task_init(&l->shakes, handshakes_work, l);
     l->armed_at_ms = UINT64_MAX;
     l->write_stall_ms = LIMIT_WRITE_STALL_MS;
     l->streams_max = count_streams_max();

@@ -119,6 +119,7 @@ static void log_tls(struct stream *s, const char *why) {
 
 /* The alert that says why goes out, nothing else. */
 static void end_failed(struct stream *s) {
+    handshake_end(s);
     s->why = tls_why(s->tls);
     log_tls(s, s->why);
     s->ending = true;
@@ -130,6 +131,7 @@ static void end_failed(struct stream *s) {
 }
 
 static void on_handshake_done(struct stream *s) {
+    handshake_end(s);
     list_unlink(&s->watched);
     if (s->pending != NULL) watch(s);
     else if (s->out.len > 0 || s->ending) make_dirty(s);
@@ -161,6 +163,12 @@ static void read_tls(struct stream *s) {
     tls_keep(s->tls);
 }
 
+static void shake(struct stream *s) {
+    uint64_t began_ns = uv_hrtime();
+    read_tls(s);
+    handshake_worked(s, uv_hrtime() - began_ns);
+}
+
 static void on_data(struct stream *s, struct slice bytes) {
     if (s->ending && !is_shaking_hands(s)) return;
     if (s->tls == NULL) {
@@ -168,7 +176,14 @@ static void on_data(struct stream *s, struct slice bytes) {
         return;
     }
     tls_feed(s->tls, bytes);
-    read_tls(s);
+    if (!is_shaking_hands(s)) {
+        read_tls(s);
+    } else if (handshake_admit(s)) {
+        shake(s);
+    } else {
+        tls_keep(s->tls);
+        uv_read_stop((uv_stream_t *)&s->tcp);
+    }
 }
 
 /* A TLS stream ends with close_notify, or anybody on the way could have cut it. */
@@ -196,9 +211,14 @@ static void on_read(uv_stream_t *h, ssize_t nread, const uv_buf_t *buf) {
 }
 
 static void read_start(struct stream *s) {
-    if (s->eof || s->closing || s->ops == NULL) return;
+    if (s->eof || s->closing || s->ops == NULL || s->shake_due) return;
     int rc = uv_read_start((uv_stream_t *)&s->tcp, on_alloc, on_read);
     CHECK(rc == 0 || rc == UV_EALREADY);
+}
+
+void stream_shake(struct stream *s) {
+    shake(s);
+    if (!s->paused) read_start(s);
 }
 
 static void on_closed(uv_handle_t *h) {
@@ -207,6 +227,7 @@ static void on_closed(uv_handle_t *h) {
     loop_enter(l);
     list_unlink(&s->node);
     l->streams_count--;
+    l->closing_count--;
     if (s->ops != NULL) s->ops->on_close(s->ctx, s->why);
     CHECK(s->pending == NULL);
     buf_free(&s->out);
@@ -398,10 +419,17 @@ static void on_resumed(void *ctx) {
     if (!s->paused) read_start(s);
 }
 
+void stream_give_up_handshake(struct stream *s) {
+    static const char why[] = "TLS handshake: given up, because too many wait for their end";
+    log_tls(s, why);
+    abort_stream(s, why);
+}
+
 static bool start_tls(struct stream *s, const struct listener_tls *tls) {
     if (tls->server == NULL) return true;
     s->tls = tls_new(tls->server, tls->alpn, tls->plain);
     if (s->tls == NULL) return false;
+    handshake_begin(s);
     list_push_back(&s->loop->watched, &s->watched);
     s->deadline_ms = s->loop->now_ms + LIMIT_HANDSHAKE_MS;
     loop_sweep_start(s->loop);
@@ -422,12 +450,9 @@ struct stream *stream_open(struct loop *l, int fd, const struct listener_tls *tl
     s->loop = l;
     list_init(&s->dirty);
     list_init(&s->watched);
+    list_init(&s->shaking);
     if (uv_tcp_open(&s->tcp, fd) != 0) {
         close(fd);
-        uv_close((uv_handle_t *)&s->tcp, on_refused);
-        return NULL;
-    }
-    if (!start_tls(s, tls)) {
         uv_close((uv_handle_t *)&s->tcp, on_refused);
         return NULL;
     }
@@ -436,6 +461,10 @@ struct stream *stream_open(struct loop *l, int fd, const struct listener_tls *tl
     address_format(&peer, s->peer, sizeof s->peer);
     s->peer_group = peer_group(&peer);
     s->peer_is_loopback = peer_is_loopback(&peer);
+    if (!start_tls(s, tls)) {
+        uv_close((uv_handle_t *)&s->tcp, on_refused);
+        return NULL;
+    }
     s->tcp.data = s;
     list_push_back(&l->streams, &s->node);
     loop_task_init(&s->drained, on_drained_task, s);
@@ -475,6 +504,7 @@ void stream_pause(struct stream *s) {
 void stream_resume(struct stream *s) {
     if (!s->paused) return;
     s->paused = false;
+    if (s->shake_due) return;
     if (s->tls != NULL && !s->closing && tls_has_input(s->tls)) loop_defer(s->loop, &s->resumed);
     else read_start(s);
 }
@@ -483,11 +513,23 @@ void stream_close(struct stream *s, const char *why) {
     if (s->closing) return;
     s->closing = true;
     s->why = why;
+    s->loop->closing_count++;
+    if (s->tls != NULL) handshake_end(s);
     list_unlink(&s->dirty);
     list_unlink(&s->watched);
     loop_task_cancel(&s->drained);
     loop_task_cancel(&s->resumed);
     uv_close((uv_handle_t *)&s->tcp, on_closed);
+}
+
+void stream_dismiss(struct stream *s, const char *why) {
+    if (s->tls != NULL && !s->closing && !s->ending && stream_queued(s) == 0) {
+        tls_goodbye(s->tls);
+        const struct buf *wire = tls_wire(s->tls);
+        uv_buf_t all = uv_buf_init((char *)wire->data, (unsigned)wire->len);
+        if (wire->len > 0) (void)uv_try_write((uv_stream_t *)&s->tcp, &all, 1);
+    }
+    stream_close(s, why);
 }
 
 void stream_close_after_write(struct stream *s, const char *why) {

@@ -12,9 +12,10 @@
  * is closed with a reason.
  *
  * A stream of a listener with TLS begins with a handshake, which has LIMIT_HANDSHAKE_MS from the
- * accept. Its user sees nothing of it: what is written before it is done waits for it, on_data
- * brings plaintext, on_eof the peer's close_notify. A connection that ends without one was cut,
- * and is closed with that reason.
+ * accept. The work of handshakes is bounded per turn, so that whoever is connected is not kept
+ * waiting by those who want to be (handshake.c). Its user sees nothing of it: what is written
+ * before it is done waits for it, on_data brings plaintext, on_eof the peer's close_notify. A
+ * connection that ends without one was cut, and is closed with that reason.
  *
  * Invariants: no callback runs inside stream_write or stream_close; on_close comes exactly once.
  * May call: base, libuv. */
@@ -41,6 +42,9 @@ struct stream_ops {
 
 /* A connection was accepted: give it a user with stream_attach in this callback, or close it. */
 typedef void listener_accept_fn(void *ctx, struct stream *s);
+/* Somebody waits and all connections are taken: closes one that can be spared (stream_dismiss), of
+ * whatever listener. False: there is none. */
+typedef bool listener_room_fn(void *ctx);
 
 /* Listens on "host:port" (host: IPv4, [IPv6] or localhost; port 0: any free one). Non-zero: the
  * text in error says what, where and what to do. *port becomes the port in use. */
@@ -54,6 +58,8 @@ struct listener_tls {
 /* The connections that are accepted from now on speak TLS. The texts are borrowed as long as the
  * listener and its streams are there. */
 void listener_set_tls(struct listener *l, const struct listener_tls *tls);
+/* fn is called with the ctx of listener_open. */
+void listener_set_make_room(struct listener *l, listener_room_fn *fn);
 /* Stops accepting; *l becomes NULL; harmless on NULL. */
 void listener_close(struct listener **l);
 
@@ -67,6 +73,8 @@ void stream_pause(struct stream *s);
 void stream_resume(struct stream *s);
 /* Closes at once; what is queued is lost. */
 void stream_close(struct stream *s, const char *why);
+/* The same for one that has nothing queued; over TLS it says goodbye if the kernel takes it. */
+void stream_dismiss(struct stream *s, const char *why);
 /* Closes when what is queued now has been taken, or LIMIT_WRITE_STALL_MS has passed. No on_data
  * comes any more; bytes that still arrive are read and dropped, so that the peer gets our last
  * words and not a reset. */

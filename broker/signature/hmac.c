@@ -39,6 +39,13 @@ struct hmac *hmac_new(void) {
     return hmac_new_digest(HMAC_SHA256);
 }
 
+struct hmac *hmac_new_keyed(enum hmac_digest digest, struct slice key) {
+    struct hmac *h = hmac_new_digest(digest);
+    CRYPTO_CHECK(h != NULL);
+    hmac_begin(h, key);
+    return h;
+}
+
 void hmac_free(struct hmac **h) {
     if (*h == NULL) return;
     EVP_MAC_CTX_free((*h)->ctx);
@@ -49,6 +56,11 @@ void hmac_free(struct hmac **h) {
 
 void hmac_begin(struct hmac *h, struct slice key) {
     CRYPTO_CHECK(EVP_MAC_init(h->ctx, key.data, key.len, NULL) == 1);
+}
+
+/* Of libcrypto 3.0.3 and later: those before do not begin anew without a key. */
+void hmac_again(struct hmac *h) {
+    CRYPTO_CHECK(EVP_MAC_init(h->ctx, NULL, 0, NULL) == 1);
 }
 
 void hmac_add(struct hmac *h, struct slice bytes) {

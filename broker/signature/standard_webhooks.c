@@ -16,10 +16,10 @@
 #define V1            "v1,"
 #define V1A           "v1a,"
 
-static void mac(struct hmac *h, const struct secret *secret, struct slice id,
-                struct slice timestamp, struct slice body, uint8_t out[HMAC_BYTES_MAX]) {
+/* With the key that was begun. */
+static void mac(struct hmac *h, struct slice id, struct slice timestamp, struct slice body,
+                uint8_t out[HMAC_BYTES_MAX]) {
     const struct slice dot = slice_of(".", 1);
-    hmac_begin(h, slice_of(secret->key, secret->len));
     hmac_add(h, id);
     hmac_add(h, dot);
     hmac_add(h, timestamp);
@@ -33,7 +33,8 @@ void standard_webhooks_sign(struct hmac *h, const struct secret *secret, struct 
     uint8_t bytes[HMAC_BYTES_MAX];
     char text[BASE64_LEN(MAC_BYTES) + 1];
     CHECK(id.len > 0 && timestamp.len > 0);
-    mac(h, secret, id, timestamp, body, bytes);
+    hmac_begin(h, slice_of(secret->key, secret->len));
+    mac(h, id, timestamp, body, bytes);
     base64_encode(slice_of(bytes, MAC_BYTES), text);
     buf_append_str(out, V1);
     buf_append_str(out, text);
@@ -49,7 +50,9 @@ bool webhook_id_ok(struct slice id, const char *separators) {
     if (id.len == 0 || id.len > LIMIT_EVENT_ID_BYTES) return false;
     for (size_t i = 0; i < id.len; i++) {
         if (id.data[i] < 0x20 || id.data[i] == 0x7F) return false;
-        if (strchr(separators, id.data[i]) != NULL) return false;
+    }
+    for (; *separators != '\0'; separators++) {
+        if (memchr(id.data, *separators, id.len) != NULL) return false;
     }
     return json_utf8_error(id) == id.len; /* it is told to workers as text */
 }
@@ -130,14 +133,15 @@ static enum err refuse_entries(const struct standard_webhooks_keys *keys,
     return refuse(why, ERR_SIGNATURE_MALFORMED, text);
 }
 
-static bool match_secrets(struct hmac *h, const struct standard_webhooks_keys *keys,
+static bool match_secrets(const struct standard_webhooks_keys *keys,
                           const struct standard_webhooks_request *r, const struct entries *entries,
                           struct standard_webhooks_signer *signer) {
     uint8_t expected[HMAC_BYTES_MAX];
     bool match = false;
     if (entries->v1_count == 0) return false;
     for (size_t i = 0; i < keys->secrets_count && !match; i++) {
-        mac(h, keys->secrets[i], r->id, r->timestamp, r->body, expected);
+        hmac_again(keys->secrets[i]);
+        mac(keys->secrets[i], r->id, r->timestamp, r->body, expected);
         for (size_t j = 0; j < entries->v1_count; j++) {
             match |= CRYPTO_memcmp(expected, entries->v1[j], MAC_BYTES) == 0;
         }
@@ -192,7 +196,7 @@ static enum err check_time(uint64_t timestamp_s, uint64_t now_s, uint64_t tolera
     return ERR_OK;
 }
 
-enum err standard_webhooks_verify(struct hmac *h, const struct standard_webhooks_keys *keys,
+enum err standard_webhooks_verify(const struct standard_webhooks_keys *keys,
                                   const struct standard_webhooks_request *r, uint64_t wall_ms,
                                   struct standard_webhooks_signer *signer, const char **why) {
     uint64_t timestamp_s = 0;
@@ -203,7 +207,7 @@ enum err standard_webhooks_verify(struct hmac *h, const struct standard_webhooks
     if (err != ERR_OK) return err;
     read_entries(r->signature, keys, &entries);
     if (entries.v1_count + entries.v1a_count == 0) return refuse_entries(keys, &entries, why);
-    if (!match_secrets(h, keys, r, &entries, &found) && !match_publics(keys, r, &entries, &found)) {
+    if (!match_secrets(keys, r, &entries, &found) && !match_publics(keys, r, &entries, &found)) {
         return refuse(why, ERR_SIGNATURE_MISMATCH,
                       keys->publics_count == 0
                           ? "no signature was made with a secret of this source over these bytes"

@@ -24,7 +24,7 @@
 
 /* Who may have signed; borrowed. Neither of them may be NULL where its count is not 0. */
 struct standard_webhooks_keys {
-    const struct secret *const *secrets; /* v1 */
+    struct hmac *const *secrets; /* v1: contexts of SHA-256 that have their keys */
     size_t secrets_count;
     const struct verifying_key *const
         *publics; /* v1a; those of another algorithm are passed over */
@@ -47,7 +47,7 @@ struct standard_webhooks_signer {
 /* ERR_OK: the request was signed with one of the keys, within the tolerance of wall_ms; *signer
  * (may be NULL) says which. Else SIGNATURE_MISSING, SIGNATURE_MALFORMED, SIGNATURE_MISMATCH,
  * TIMESTAMP_TOO_OLD or TIMESTAMP_IN_FUTURE, and *why is a static text that says what. */
-enum err standard_webhooks_verify(struct hmac *h, const struct standard_webhooks_keys *keys,
+enum err standard_webhooks_verify(const struct standard_webhooks_keys *keys,
                                   const struct standard_webhooks_request *r, uint64_t wall_ms,
                                   struct standard_webhooks_signer *signer, const char **why);
 /* Whether it can be the id of a webhook: UTF-8 of 1 to LIMIT_EVENT_ID_BYTES without a control

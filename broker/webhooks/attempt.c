@@ -261,8 +261,9 @@ static void sign_dynamic(struct webhooks *w, const struct attempt *a, const stru
 }
 
 static void send_now(struct webhooks *w, struct attempt *a) {
+    const struct registered *r = a->registered;
     const struct webhook *webhook =
-        a->registered == NULL ? NULL : registry_get(w->registry, slice_str(a->registered->id));
+        r == NULL ? NULL : registry_get(w->registry, r->project, slice_str(r->id));
     uint64_t wall_ms = loop_wall_ms(w->options.loop);
     struct headers h = {.count = 0};
     snprintf(h.id, sizeof h.id, "msg_%s_%" PRIu64, w->instance, a->seq);

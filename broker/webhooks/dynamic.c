@@ -1,16 +1,18 @@
 /* Endpoints that events bring along.
  *
- * The k-th URI of an event is delivered by the subscription "webhook.dynamic.K", a lane, so that
- * each URI of an event has its own fails, backoff and dead letter. A lane is made when the first
- * event that needs it is about to be published. All URIs of one origin (scheme, host, port) are one
- * endpoint with one window and one breaker, over all lanes.
+ * The k-th URI of an event is delivered by the subscription "webhook.dynamic.K" of its project, a
+ * lane, so that each URI of an event has its own fails, backoff and dead letter. A lane is made
+ * when the first event that needs it is about to be published. All URIs of one origin (scheme,
+ * host, port) are one endpoint with one window and one breaker, over all lanes of all projects.
  *
  * A lane is shared by every origin, so none may fill its window: a few hand-outs wait here for
  * their origin's window, the others are given back and come again later; those of an origin whose
  * breaker is open come again when it may be probed, from disk. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "broker/auth/projects.h"
 #include "broker/webhooks/payload.h"
 #include "broker/webhooks/room.h"
 
@@ -25,56 +27,111 @@ _Static_assert(QUEUE_HEALTHY + ORIGIN_WINDOW < LANE_WINDOW / 2,
 
 /* ---- lanes ---- */
 
-static void lane_name(size_t k, char out[LIMIT_NAME_BYTES + 1]) {
-    snprintf(out, LIMIT_NAME_BYTES + 1, WEBHOOK_SUBSCRIPTION_PREFIX "dynamic.%zu", k);
+static void lane_name(uint32_t k, char out[LIMIT_NAME_BYTES + 1]) {
+    snprintf(out, LIMIT_NAME_BYTES + 1, WEBHOOK_SUBSCRIPTION_PREFIX "dynamic.%" PRIu32, k);
 }
 
-static void lane_make(struct webhooks *w, size_t k) {
+static uint64_t lane_key(uint32_t project, uint32_t k) {
+    return (uint64_t)project * LIMIT_ENDPOINTS + k;
+}
+
+static void lane_make(struct webhooks *w, uint32_t project, uint32_t k) {
     char name[LIMIT_NAME_BYTES + 1], filter[32];
     lane_name(k, name);
-    snprintf(filter, sizeof filter, "{\"endpoint\":%zu}", k);
+    snprintf(filter, sizeof filter, "{\"endpoint\":%" PRIu32 "}", k);
     struct policy policy = webhooks_base_policy(w, slice_str(filter));
     struct subscription_info info;
-    bool there = engine_subscription_get(w->options.engine, slice_str(name), &info);
+    bool there = engine_subscription_get(w->options.engine, project, slice_str(name), &info);
     if (there) { /* the options may be others than when it was made */
         struct command c = {.kind = COMMAND_SUBSCRIPTION_UPDATE,
+                            .project = project,
                             .u.update = {.name = slice_str(name), .policy = policy}};
         webhooks_step(w, &c, RID_NONE, 0);
     }
-    w->lanes[k].attachment = w->next_attachment++;
-    webhooks_attach(w, w->lanes[k].attachment, name, &policy, LANE_WINDOW);
+    struct lane *lane = mem_alloc(sizeof *lane);
+    *lane = (struct lane){.attachment = w->next_attachment++, .project = project, .k = k};
+    map_add(&w->lanes, lane_key(project, k), lane);
+    map_add(&w->lane_by_attachment, lane->attachment, lane);
+    webhooks_attach(w, project, lane->attachment, name, &policy, LANE_WINDOW);
 }
 
-void dynamic_load(struct webhooks *w) {
-    for (size_t k = 0; k < LIMIT_ENDPOINTS; k++) {
+static void load_project(struct webhooks *w, uint32_t project) {
+    for (uint32_t k = 0; k < LIMIT_ENDPOINTS; k++) {
         char name[LIMIT_NAME_BYTES + 1];
         struct subscription_info info;
         lane_name(k, name);
-        if (engine_subscription_get(w->options.engine, slice_str(name), &info)) lane_make(w, k);
+        if (!engine_subscription_get(w->options.engine, project, slice_str(name), &info)) continue;
+        lane_make(w, project, k);
     }
 }
 
-void webhooks_expect_endpoints(struct webhooks *w, struct slice endpoints) {
+void dynamic_load(struct webhooks *w) {
+    const struct project_info *p = projects_next(w->options.projects, slice_str(""));
+    for (; p != NULL; p = projects_next(w->options.projects, slice_str(p->name))) {
+        load_project(w, p->id);
+    }
+}
+
+void webhooks_expect_endpoints(struct webhooks *w, uint32_t project, struct slice endpoints) {
     size_t count = payload_endpoints_count(endpoints);
     CHECK(count <= LIMIT_ENDPOINTS);
-    for (size_t k = 0; k < count; k++) {
-        if (w->lanes[k].attachment == 0) lane_make(w, k);
+    for (uint32_t k = 0; k < count; k++) {
+        if (map_get(&w->lanes, lane_key(project, k)) == NULL) lane_make(w, project, k);
     }
 }
 
-size_t dynamic_lane(const struct webhooks *w, uint64_t attachment) {
-    size_t k = 0;
-    while (k < LIMIT_ENDPOINTS && w->lanes[k].attachment != attachment) k++;
-    return k;
+const struct lane *dynamic_lane(const struct webhooks *w, uint64_t attachment) {
+    return map_get(&w->lane_by_attachment, attachment);
+}
+
+/* Ends what is under way or waits for a lane, and settles none of it. */
+static void lane_cut(struct webhooks *w, const struct lane *lane) {
+    for (size_t i = 0; i < w->dynamic_count; i++) {
+        struct dynamic *d = w->dynamic[i];
+        LIST_FOR(n, next, &d->queue) {
+            struct attempt *a = CONTAINER_OF(n, struct attempt, queued);
+            if (a->attachment != lane->attachment) continue;
+            attempt_free(w, a);
+            d->queued--;
+        }
+    }
+    LIST_FOR(n, next, &w->attempts) {
+        struct attempt *a = CONTAINER_OF(n, struct attempt, link);
+        if (a->attachment != lane->attachment) continue;
+        endpoint_ended(&a->dynamic->endpoint, false);
+        attempt_free(w, a);
+    }
+}
+
+void webhooks_forget_project(struct webhooks *w, uint32_t project) {
+    CHECK(project != PROJECT_DEFAULT);
+    for (uint32_t k = 0; k < LIMIT_ENDPOINTS; k++) {
+        struct lane *lane = map_remove(&w->lanes, lane_key(project, k));
+        char name[LIMIT_NAME_BYTES + 1];
+        if (lane == NULL) continue;
+        lane_name(k, name);
+        struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE,
+                            .project = project,
+                            .u.delete = {.name = slice_str(name)}};
+        webhooks_step(w, &c, RID_NONE, 0);
+        lane_cut(w, lane);
+        map_remove(&w->lane_by_attachment, lane->attachment);
+        free(lane);
+    }
+    /* Others may have waited for the places of what was cut. */
+    for (size_t i = 0; i < w->dynamic_count; i++) dynamic_settled(w, w->dynamic[i]);
+    attempts_pump(w);
 }
 
 void dynamic_hold_all(struct webhooks *w) {
-    for (size_t k = 0; k < LIMIT_ENDPOINTS; k++) {
+    for (size_t i = 0; i < w->lanes.cap; i++) {
+        const struct lane *lane = w->lanes.slots[i].value;
+        if (lane == NULL) continue;
         struct command c = {
             .kind = COMMAND_HOLD,
-            .u.hold = {.attachment = w->lanes[k].attachment, .hold = true},
+            .u.hold = {.attachment = lane->attachment, .hold = true},
         };
-        if (w->lanes[k].attachment != 0) webhooks_step(w, &c, RID_NONE, 0);
+        webhooks_step(w, &c, RID_NONE, 0);
     }
     for (size_t i = 0; i < w->dynamic_count; i++) {
         struct dynamic *d = w->dynamic[i];
@@ -146,6 +203,9 @@ static struct dynamic *origin_get(struct webhooks *w, const char *origin) {
 }
 
 void dynamic_free_all(struct webhooks *w) {
+    for (size_t i = 0; i < w->lanes.cap; i++) free(w->lanes.slots[i].value);
+    map_free(&w->lanes);
+    map_free(&w->lane_by_attachment);
     for (size_t i = 0; i < w->dynamic_count; i++) origin_free(w->dynamic[i]);
     free(w->dynamic);
     w->dynamic = NULL;
@@ -195,8 +255,8 @@ static void begin(struct webhooks *w, struct dynamic *d, struct attempt *a) {
     attempt_begin(w, a);
 }
 
-void dynamic_deliver(struct webhooks *w, size_t lane, const struct effect *effect) {
-    struct slice text = payload_endpoint(effect->u.deliver.event.endpoints, lane);
+void dynamic_deliver(struct webhooks *w, const struct lane *lane, const struct effect *effect) {
+    struct slice text = payload_endpoint(effect->u.deliver.event.endpoints, lane->k);
     char uri[LIMIT_URI_BYTES + 1], origin[LIMIT_URI_BYTES + 8], why[256];
     /* It was checked when it was taken in, perhaps under other rules. */
     if (!guard_uri_ok(w->guard, text, why, sizeof why) || !slice_to_cstr(text, uri, sizeof uri)) {
@@ -234,4 +294,5 @@ void dynamic_settled(struct webhooks *w, struct dynamic *d) {
         if (down) attempt_release(w, a, again_ms(w, d));
         else begin(w, d, a);
     }
+    CHECK(!list_empty(&d->queue) || d->queued == 0);
 }

@@ -80,6 +80,7 @@ static struct registered *registered_add(struct webhooks *w, const struct webhoo
     struct registered *r = mem_zalloc(sizeof *r);
     uint64_t first_ms, max_ms;
     snprintf(r->id, sizeof r->id, "%s", webhook->id);
+    r->project = webhook->project;
     r->attachment = w->next_attachment++;
     probe_times(w, &first_ms, &max_ms);
     endpoint_init(&r->endpoint, webhook->concurrency, first_ms, max_ms);
@@ -101,7 +102,7 @@ static struct registered *registered_add(struct webhooks *w, const struct webhoo
     char name[LIMIT_NAME_BYTES + 1];
     webhook_subscription(webhook, name);
     r->window_told = endpoint_window(&r->endpoint);
-    webhooks_attach(w, r->attachment, name, NULL, r->window_told);
+    webhooks_attach(w, r->project, r->attachment, name, NULL, r->window_told);
     return r;
 }
 
@@ -142,7 +143,7 @@ static void bring_policy(struct webhooks *w, const struct webhook *webhook) {
     struct subscription_info info;
     webhook_subscription(webhook, name);
     buf_init(&filter, 2 * LIMIT_FILTER_BYTES);
-    if (engine_subscription_get(w->options.engine, slice_str(name), &info) &&
+    if (engine_subscription_get(w->options.engine, webhook->project, slice_str(name), &info) &&
         webhooks_policy(w, webhook, &filter, &wanted, why, sizeof why)) {
         const struct policy *has = &info.policy;
         bool same = has->max_age_ms == wanted.max_age_ms && has->lease_ms == wanted.lease_ms &&
@@ -150,6 +151,7 @@ static void bring_policy(struct webhooks *w, const struct webhook *webhook) {
                     has->backoff_max_ms == wanted.backoff_max_ms &&
                     slice_eq(has->filter, wanted.filter);
         struct command c = {.kind = COMMAND_SUBSCRIPTION_UPDATE,
+                            .project = webhook->project,
                             .u.update = {.name = slice_str(name), .policy = wanted}};
         if (!same) webhooks_step(w, &c, RID_NONE, 0);
     }
@@ -159,8 +161,8 @@ static void bring_policy(struct webhooks *w, const struct webhook *webhook) {
 int registered_load(struct webhooks *w, char *error, size_t size) {
     int err = registry_load(w->registry, error, size);
     if (err != 0) return err;
-    const struct webhook *webhook = registry_next(w->registry, slice_of(NULL, 0));
-    for (; webhook != NULL; webhook = registry_next(w->registry, slice_str(webhook->id))) {
+    const struct webhook *webhook;
+    for (size_t i = 0; (webhook = registry_at(w->registry, i)) != NULL; i++) {
         bring_policy(w, webhook);
         registered_add(w, webhook);
     }
@@ -172,8 +174,8 @@ void registered_ended(struct webhooks *w, uint64_t attachment) {
     if (r != NULL) registered_remove(w, r);
 }
 
-void webhooks_refresh(struct webhooks *w, const char *id) {
-    const struct webhook *webhook = registry_get(w->registry, slice_str(id));
+void webhooks_refresh(struct webhooks *w, uint32_t project, const char *id) {
+    const struct webhook *webhook = registry_get(w->registry, project, slice_str(id));
     struct registered *r = registered_find(w, id);
     if (webhook == NULL) {
         if (r != NULL) registered_remove(w, r);
@@ -225,14 +227,15 @@ static void publish_disabled(struct webhooks *w, const struct webhook *webhook) 
     };
     struct command c = {
         .kind = COMMAND_PUBLISH,
-        .u.publish = {.events = &event, .count = 1, .project = PROJECT_DEFAULT},
+        .project = webhook->project,
+        .u.publish = {.events = &event, .count = 1},
     };
     webhooks_step(w, &c, RID_NONE, 0);
     buf_free(&body);
 }
 
 static void disable(struct webhooks *w, const struct registered *r, const char *reason) {
-    const struct webhook *latest = registry_latest(w->registry, slice_str(r->id));
+    const struct webhook *latest = registry_latest(w->registry, r->project, slice_str(r->id));
     if (latest == NULL || latest->state != WEBHOOK_ENABLED) return;
     struct webhook *webhook = webhook_copy(latest);
     char name[LIMIT_NAME_BYTES + 1];
@@ -242,6 +245,7 @@ static void disable(struct webhooks *w, const struct registered *r, const char *
     webhook_set_text(&webhook->disabled_reason, slice_str(reason));
     webhook_subscription(webhook, name);
     struct command c = {.kind = COMMAND_SUBSCRIPTION_PAUSE,
+                        .project = webhook->project,
                         .u.pause = {.name = slice_str(name), .paused = true}};
     log_warn("webhook %s is disabled: %s", webhook->id, reason);
     publish_disabled(w, webhook);
@@ -253,7 +257,7 @@ static void disable(struct webhooks *w, const struct registered *r, const char *
 /* Since when it fails outlives a restart, once the breaker has opened: five days are longer than
  * many a broker runs. */
 static void note_failing(struct webhooks *w, const struct registered *r) {
-    const struct webhook *latest = registry_latest(w->registry, slice_str(r->id));
+    const struct webhook *latest = registry_latest(w->registry, r->project, slice_str(r->id));
     const struct endpoint *e = &r->endpoint;
     if (latest == NULL || latest->state != WEBHOOK_ENABLED) return;
     bool noted = latest->failing_since_ms != 0;
@@ -288,7 +292,7 @@ void registered_settled(struct webhooks *w, struct registered *r, bool gone) {
 /* ---- delivering ---- */
 
 void registered_deliver(struct webhooks *w, struct registered *r, const struct effect *effect) {
-    const struct webhook *webhook = registry_get(w->registry, slice_str(r->id));
+    const struct webhook *webhook = registry_get(w->registry, r->project, slice_str(r->id));
     if (webhook == NULL || attempts_full(w)) {
         deliver_release(w, effect, AGAIN_MS);
         return;

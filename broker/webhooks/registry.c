@@ -1,5 +1,5 @@
-/* The table: entries by id, and those that are stored in order of creation. 10,000 of them are an
- * array that moves 80 KB when one comes in the middle. */
+/* The table: entries by id, and those that are stored in order of project and creation. 10,000 of
+ * them are an array that moves 80 KB when one comes in the middle. */
 #include "broker/webhooks/registry.h"
 
 #include <stdio.h>
@@ -12,6 +12,7 @@ struct change {
 
 struct entry {
     char id[WEBHOOK_ID_BYTES + 1];
+    uint32_t project;
     struct webhook *stored; /* owned; NULL: its first change is not durable yet */
     struct change *first, *last;
 };
@@ -70,9 +71,17 @@ static struct entry *find(const struct registry *r, struct slice id) {
     return r->by_id[at];
 }
 
-static struct entry *entry_of(struct registry *r, const char *id) {
+static struct entry *find_in(const struct registry *r, uint32_t project, struct slice id) {
+    struct entry *e = find(r, id);
+    return e == NULL || e->project != project ? NULL : e;
+}
+
+static struct entry *entry_of(struct registry *r, uint32_t project, const char *id) {
     struct entry *e = find(r, slice_str(id));
-    if (e != NULL) return e;
+    if (e != NULL) {
+        CHECK(e->project == project);
+        return e;
+    }
     if (r->count == r->cap) {
         r->cap = r->cap == 0 ? 16 : r->cap * 2;
         r->by_id = mem_realloc(r->by_id, r->cap * sizeof(struct entry *));
@@ -82,6 +91,7 @@ static struct entry *entry_of(struct registry *r, const char *id) {
     r->count++;
     e = r->by_id[at] = mem_zalloc(sizeof *e);
     memcpy(e->id, id, WEBHOOK_ID_BYTES);
+    e->project = project;
     return e;
 }
 
@@ -95,7 +105,9 @@ static void entry_drop(struct registry *r, struct entry *e) {
 
 /* ---- in order of creation ---- */
 
-static int order_compare(const struct webhook *w, uint64_t created_at_ms, struct slice id) {
+static int order_compare(const struct webhook *w, uint32_t project, uint64_t created_at_ms,
+                         struct slice id) {
+    if (w->project != project) return w->project < project ? -1 : 1;
     if (w->created_at_ms != created_at_ms) return w->created_at_ms < created_at_ms ? -1 : 1;
     size_t len = id.len < WEBHOOK_ID_BYTES ? id.len : WEBHOOK_ID_BYTES;
     int order = len == 0 ? 0 : memcmp(w->id, id.data, len);
@@ -104,11 +116,12 @@ static int order_compare(const struct webhook *w, uint64_t created_at_ms, struct
 }
 
 /* The place of the first that does not come before this one. */
-static size_t order_bound(const struct registry *r, uint64_t created_at_ms, struct slice id) {
+static size_t order_bound(const struct registry *r, uint32_t project, uint64_t created_at_ms,
+                          struct slice id) {
     size_t low = 0, high = r->in_order_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (order_compare(r->in_order[middle], created_at_ms, id) < 0) low = middle + 1;
+        if (order_compare(r->in_order[middle], project, created_at_ms, id) < 0) low = middle + 1;
         else high = middle;
     }
     return low;
@@ -119,7 +132,7 @@ static void order_add(struct registry *r, const struct webhook *w) {
         r->in_order_cap = r->in_order_cap == 0 ? 16 : r->in_order_cap * 2;
         r->in_order = mem_realloc(r->in_order, r->in_order_cap * sizeof(struct webhook *));
     }
-    size_t at = order_bound(r, w->created_at_ms, slice_str(w->id));
+    size_t at = order_bound(r, w->project, w->created_at_ms, slice_str(w->id));
     memmove(r->in_order + at + 1, r->in_order + at,
             (r->in_order_count - at) * sizeof(struct webhook *));
     r->in_order[at] = w;
@@ -127,7 +140,7 @@ static void order_add(struct registry *r, const struct webhook *w) {
 }
 
 static void order_drop(struct registry *r, const struct webhook *w) {
-    size_t at = order_bound(r, w->created_at_ms, slice_str(w->id));
+    size_t at = order_bound(r, w->project, w->created_at_ms, slice_str(w->id));
     CHECK(at < r->in_order_count && r->in_order[at] == w);
     r->in_order_count--;
     memmove(r->in_order + at, r->in_order + at + 1,
@@ -158,7 +171,7 @@ static void load_one(void *ctx, struct slice key, struct slice value) {
     if (load->failed) return;
     struct webhook *w = webhook_decode(id, value, &f);
     if (w != NULL) {
-        show(load->registry, entry_of(load->registry, w->id), w);
+        show(load->registry, entry_of(load->registry, w->project, w->id), w);
         return;
     }
     load->failed = true;
@@ -174,8 +187,7 @@ int registry_load(struct registry *r, char *error, size_t error_size) {
 
 /* ---- changes ---- */
 
-static void change_add(struct registry *r, const char *id, struct webhook *w) {
-    struct entry *e = entry_of(r, id);
+static void change_add(struct entry *e, struct webhook *w) {
     struct change *c = mem_zalloc(sizeof *c);
     c->webhook = w;
     if (e->last == NULL) e->first = c;
@@ -200,7 +212,7 @@ void registry_put(struct registry *r, struct engine_time time, struct route rout
     struct buf value;
     buf_init(&value, WEBHOOK_STORED_BYTES);
     webhook_encode(w, &value);
-    change_add(r, w->id, w);
+    change_add(entry_of(r, w->project, w->id), w);
     step(r, time, route, COMMAND_CONFIG_PUT, w->id, buf_slice(&value));
     explicit_bzero(value.data, value.len);
     buf_free(&value);
@@ -208,7 +220,9 @@ void registry_put(struct registry *r, struct engine_time time, struct route rout
 
 void registry_delete(struct registry *r, struct engine_time time, struct route route,
                      const char *id) {
-    change_add(r, id, NULL);
+    struct entry *e = find(r, slice_str(id));
+    CHECK(e != NULL);
+    change_add(e, NULL);
     step(r, time, route, COMMAND_CONFIG_DELETE, id, slice_of(NULL, 0));
 }
 
@@ -225,30 +239,36 @@ void registry_refresh(struct registry *r, const char *id) {
 
 /* ---- reading ---- */
 
-const struct webhook *registry_get(const struct registry *r, struct slice id) {
-    const struct entry *e = find(r, id);
+const struct webhook *registry_get(const struct registry *r, uint32_t project, struct slice id) {
+    const struct entry *e = find_in(r, project, id);
     return e == NULL ? NULL : e->stored;
 }
 
-const struct webhook *registry_latest(const struct registry *r, struct slice id) {
-    const struct entry *e = find(r, id);
+const struct webhook *registry_latest(const struct registry *r, uint32_t project, struct slice id) {
+    const struct entry *e = find_in(r, project, id);
     if (e == NULL) return NULL;
     return e->last == NULL ? e->stored : e->last->webhook;
 }
 
-const struct webhook *registry_after(const struct registry *r, uint64_t created_at_ms,
-                                     struct slice id) {
-    size_t at = order_bound(r, created_at_ms, id);
-    if (at < r->in_order_count && order_compare(r->in_order[at], created_at_ms, id) == 0) at++;
+const struct webhook *registry_after(const struct registry *r, uint32_t project,
+                                     uint64_t created_at_ms, struct slice id) {
+    size_t at = order_bound(r, project, created_at_ms, id);
+    if (at == r->in_order_count) return NULL;
+    if (order_compare(r->in_order[at], project, created_at_ms, id) == 0) at++;
+    const struct webhook *w = registry_at(r, at);
+    return w == NULL || w->project != project ? NULL : w;
+}
+
+const struct webhook *registry_at(const struct registry *r, size_t at) {
     return at < r->in_order_count ? r->in_order[at] : NULL;
 }
 
-const struct webhook *registry_next(const struct registry *r, struct slice after) {
-    if (after.len == 0) return r->in_order_count == 0 ? NULL : r->in_order[0];
-    const struct webhook *w = registry_get(r, after);
-    return w == NULL ? NULL : registry_after(r, w->created_at_ms, after);
+size_t registry_count(const struct registry *r, uint32_t project) {
+    size_t count = 0;
+    for (size_t i = 0; i < r->count; i++) count += r->by_id[i]->project == project;
+    return count;
 }
 
-size_t registry_count(const struct registry *r) {
+size_t registry_count_all(const struct registry *r) {
     return r->count;
 }

@@ -1,8 +1,9 @@
-/* registry.h: the registered (static) webhooks as they are stored.
+/* registry.h: the registered (static) webhooks as they are stored, each of one project.
  *
  * A webhook is one entry of the engine's config ("webhook/ID", a JSON object whose form only
- * registry.c knows) and one subscription of the engine, named "webhook.ID", that carries its
- * position and its delivery policy. Both are written in one turn.
+ * webhook.c knows) and one subscription of its project, named "webhook.ID", that carries its
+ * position and its delivery policy. Both are written in one turn. Ids are random: no two webhooks
+ * share one, whatever their projects. Who asks for one says the project and finds only its own.
  *
  * struct webhook is immutable once it is in the table: a change makes a copy, changes that, steps
  * the commands that store it and enters it as pending (registry_put); when they are durable,
@@ -49,6 +50,7 @@ struct webhook_header {
 
 struct webhook {
     char id[WEBHOOK_ID_BYTES + 1];
+    uint32_t project;               /* never changes */
     char *name, *description, *uri; /* owned; "" when not given */
     char *filter;                   /* owned; JSON text (filters.md) beside the types; "": none */
     char **types;                   /* owned; globs: subscribed_events */
@@ -69,7 +71,7 @@ struct webhook {
 #define WEBHOOK_CONCURRENCY_DEFAULT 8
 #define WEBHOOK_OVERLAP_MS          (24ULL * 3600 * 1000) /* of an old secret after a rotation */
 
-struct webhook *webhook_new(void); /* zeroed, texts "" */
+struct webhook *webhook_new(void); /* of the default project; zeroed, texts "" */
 struct webhook *webhook_copy(const struct webhook *w);
 void webhook_free(struct webhook **w); /* wipes; harmless on NULL */
 void webhook_set_text(char **field, struct slice text);
@@ -110,16 +112,19 @@ void registry_delete(struct registry *r, struct engine_time time, struct route r
                      const char *id);
 /* An effect of these is there: shows what is stored now. Harmless for an id without a change. */
 void registry_refresh(struct registry *r, const char *id);
-/* As it is stored; NULL: there is none. */
-const struct webhook *registry_get(const struct registry *r, struct slice id);
+/* As it is stored; NULL: the project has none. */
+const struct webhook *registry_get(const struct registry *r, uint32_t project, struct slice id);
 /* As it will be when what is under way is durable; NULL: deleted, or going to be. */
-const struct webhook *registry_latest(const struct registry *r, struct slice id);
-/* In order of creation, then id: the first after the one with this id (empty: the first). */
-const struct webhook *registry_next(const struct registry *r, struct slice after);
-/* The same after a place in that order, where there need not be one any more. */
-const struct webhook *registry_after(const struct registry *r, uint64_t created_at_ms,
-                                     struct slice id);
-/* With those that are not durable yet. */
-size_t registry_count(const struct registry *r);
+const struct webhook *registry_latest(const struct registry *r, uint32_t project, struct slice id);
+/* The project's in order of creation, then id: the first after this place, where there need not be
+ * one (any more); after 0 and "", the first. */
+const struct webhook *registry_after(const struct registry *r, uint32_t project,
+                                     uint64_t created_at_ms, struct slice id);
+/* All of them, of whatever project, as they are stored: the one at this place, from 0; NULL at the
+ * end. */
+const struct webhook *registry_at(const struct registry *r, size_t at);
+/* Of one project, or of all; with those that are not durable yet. */
+size_t registry_count(const struct registry *r, uint32_t project);
+size_t registry_count_all(const struct registry *r);
 
 #endif

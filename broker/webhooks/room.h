@@ -46,6 +46,7 @@ struct recent { /* a success */
 
 struct registered {
     char id[WEBHOOK_ID_BYTES + 1];
+    uint32_t project;
     uint64_t attachment;
     struct endpoint endpoint;
     uint32_t window_told; /* to the engine */
@@ -64,8 +65,10 @@ struct dynamic {
     size_t queued;
 };
 
-struct lane {            /* of the k-th URIs of events */
-    uint64_t attachment; /* 0: nobody has needed it yet */
+struct lane { /* of the k-th URIs of a project's events */
+    uint64_t attachment;
+    uint32_t project;
+    uint32_t k; /* 0 .. LIMIT_ENDPOINTS - 1 */
 };
 
 struct attempt {
@@ -96,8 +99,9 @@ struct webhooks {
     char instance[16];              /* of this store: part of every webhook-id */
     struct registered **registered; /* by id */
     size_t registered_count, registered_cap;
-    struct map by_attachment; /* struct registered; lanes are looked for in `lanes` */
-    struct lane lanes[LIMIT_ENDPOINTS];
+    struct map by_attachment; /* struct registered */
+    struct map lanes;         /* struct lane, owned, by project and place: lane_key */
+    struct map lane_by_attachment;
     struct dynamic **dynamic; /* by origin */
     size_t dynamic_count, dynamic_cap;
     uint64_t next_attachment;
@@ -116,8 +120,8 @@ struct engine_time webhooks_time(const struct webhooks *w);
 void webhooks_step(struct webhooks *w, struct command *c, enum rid rid, uint64_t handle);
 /* The policy that every subscription of the room has; its filter is `filter`. */
 struct policy webhooks_base_policy(const struct webhooks *w, struct slice filter);
-/* Attaches to a subscription, which is made with `create` unless that is NULL. */
-void webhooks_attach(struct webhooks *w, uint64_t attachment, const char *name,
+/* Attaches to a project's subscription, which is made with `create` unless that is NULL. */
+void webhooks_attach(struct webhooks *w, uint32_t project, uint64_t attachment, const char *name,
                      const struct policy *create, uint32_t window);
 
 /* ---- registered.c ---- */
@@ -136,9 +140,9 @@ void registered_ended(struct webhooks *w, uint64_t attachment);
 /* ---- dynamic.c ---- */
 void dynamic_load(struct webhooks *w);
 void dynamic_free_all(struct webhooks *w);
-/* The lane with this attachment, or LIMIT_ENDPOINTS. */
-size_t dynamic_lane(const struct webhooks *w, uint64_t attachment);
-void dynamic_deliver(struct webhooks *w, size_t lane, const struct effect *effect);
+/* The lane with this attachment, or NULL. */
+const struct lane *dynamic_lane(const struct webhooks *w, uint64_t attachment);
+void dynamic_deliver(struct webhooks *w, const struct lane *lane, const struct effect *effect);
 /* An attempt has ended: what waits for the endpoint may go. */
 void dynamic_settled(struct webhooks *w, struct dynamic *d);
 void dynamic_hold_all(struct webhooks *w);

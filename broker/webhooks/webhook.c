@@ -4,8 +4,8 @@
  *    "state":"enabled","paused":false,"rate_per_s":0,"concurrency":8,
  *    "secrets":[{"secret":"whsec_..","expires_at_ms":0}], ...}
  *
- * with name, description, filter (its text, as a string), headers, disabled_at_ms, failing_since_ms
- * and disabled_reason where there are any. */
+ * with project (its number, unless it is the default one), name, description, filter (its text, as
+ * a string), headers, disabled_at_ms, failing_since_ms and disabled_reason where there are any. */
 #include <openssl/rand.h>
 #include <stdlib.h>
 
@@ -52,6 +52,7 @@ struct webhook *webhook_new(void) {
     struct webhook *w = mem_zalloc(sizeof *w);
     char **const texts[] = {&w->name, &w->description, &w->uri, &w->filter, &w->disabled_reason};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) *texts[i] = mem_strdup("");
+    w->project = PROJECT_DEFAULT;
     return w;
 }
 
@@ -189,6 +190,7 @@ void webhook_encode(const struct webhook *w, struct buf *out) {
     buf_append_byte(out, '{');
     put_u64(out, "created_at_ms", w->created_at_ms);
     put_u64(out, "updated_at_ms", w->updated_at_ms);
+    if (w->project != PROJECT_DEFAULT) put_u64(out, "project", w->project);
     put_text_of(out, "name", w->name);
     put_text_of(out, "description", w->description);
     put_text_of(out, "uri", w->uri);
@@ -232,10 +234,10 @@ static bool read_text(const struct fields *o, const char *name, char **out, stru
     return true;
 }
 
-static bool read_number(const struct fields *o, const char *name, uint32_t max, uint32_t *out,
-                        struct refusal *f) {
+static bool read_number(const struct fields *o, const char *name, uint32_t min, uint32_t max,
+                        uint32_t *out, struct refusal *f) {
     uint64_t n = *out;
-    if (!field_u64(o, name, 0, max, &n, f)) return false;
+    if (!field_u64(o, name, min, max, &n, f)) return false;
     *out = (uint32_t)n;
     return true;
 }
@@ -289,8 +291,9 @@ static bool read_all(const struct fields *o, struct webhook *w, struct arena *ar
               read_text(o, "description", &w->description, f) && read_text(o, "uri", &w->uri, f) &&
               read_text(o, "filter", &w->filter, f) && read_state(o, w, f) &&
               field_bool(o, "paused", &w->paused, f) &&
-              read_number(o, "rate_per_s", LIMIT_RATE_PER_S, &w->rate_per_s, f) &&
-              read_number(o, "concurrency", LIMIT_WEBHOOK_CONCURRENCY, &w->concurrency, f) &&
+              read_number(o, "project", PROJECT_DEFAULT, UINT32_MAX - 1, &w->project, f) &&
+              read_number(o, "rate_per_s", 0, LIMIT_RATE_PER_S, &w->rate_per_s, f) &&
+              read_number(o, "concurrency", 0, LIMIT_WEBHOOK_CONCURRENCY, &w->concurrency, f) &&
               field_u64(o, "disabled_at_ms", 0, INT64_MAX, &w->disabled_at_ms, f) &&
               field_u64(o, "failing_since_ms", 0, INT64_MAX, &w->failing_since_ms, f) &&
               read_text(o, "disabled_reason", &w->disabled_reason, f) && read_secrets(o, w, f);

@@ -84,10 +84,11 @@ bool webhooks_policy(const struct webhooks *w, const struct webhook *webhook, st
 
 /* ---- opening ---- */
 
-void webhooks_attach(struct webhooks *w, uint64_t attachment, const char *name,
+void webhooks_attach(struct webhooks *w, uint32_t project, uint64_t attachment, const char *name,
                      const struct policy *create, uint32_t window) {
     struct command c = {
         .kind = COMMAND_ATTACH,
+        .project = project,
         .u.attach =
             {
                 .attachment = attachment,
@@ -163,6 +164,8 @@ int webhooks_open(struct webhooks **out, const struct webhooks_options *options,
     w->options = *options;
     prng_seed(&w->prng, loop_seed());
     map_init(&w->by_attachment);
+    map_init(&w->lanes);
+    map_init(&w->lane_by_attachment);
     heap_init(&w->probes);
     list_init(&w->attempts);
     list_init(&w->waiting);
@@ -200,10 +203,10 @@ void webhooks_close(struct webhooks **out) {
 
 static void on_deliver(struct webhooks *w, const struct effect *effect) {
     struct registered *r = map_get(&w->by_attachment, effect->u.deliver.attachment);
-    size_t lane = dynamic_lane(w, effect->u.deliver.attachment);
+    const struct lane *lane = dynamic_lane(w, effect->u.deliver.attachment);
     if (w->draining) deliver_release(w, effect, 0);
     else if (r != NULL) registered_deliver(w, r, effect);
-    else if (lane < LIMIT_ENDPOINTS) dynamic_deliver(w, lane, effect);
+    else if (lane != NULL) dynamic_deliver(w, lane, effect);
     /* Else its webhook is going: its subscription was deleted, or will be in this turn. */
 }
 
@@ -213,7 +216,7 @@ static void on_registry(struct webhooks *w, const struct effect *effect) {
     char id[WEBHOOK_ID_BYTES + 1];
     snprintf(id, sizeof id, "%s", r->id);
     registry_refresh(w->registry, id);
-    webhooks_refresh(w, id);
+    webhooks_refresh(w, r->project, id);
 }
 
 void webhooks_on_effect(struct webhooks *w, const struct effect *effect) {

@@ -3,16 +3,19 @@
  * A registered webhook is a subscription of the engine that this room attaches to, with a window
  * of as many events as it may have under way at that endpoint: each hand-out is one attempt, its
  * outcome an ACK or a NACK. Endpoints that a webhook_config named get their events through the
- * subscriptions "webhook.dynamic.0" to "webhook.dynamic.7", one for each place in its list of URIs;
- * there the room keeps endpoints apart by origin. Retries, their times and dead letters are the
- * engine's (docs/operations.md, webhooks); the room decides how much an endpoint gets at a time,
- * when a dead one is probed, and when it is disabled.
+ * subscriptions "webhook.dynamic.0" to "webhook.dynamic.7" of the event's project, one for each
+ * place in its list of URIs; there the room keeps endpoints apart by origin. What an event may
+ * reach is its project's; windows and breakers are an origin's, whoever sends to it: they protect
+ * the receiver. Retries, their times and dead letters are the engine's (docs/operations.md,
+ * webhooks); the room decides how much an endpoint gets at a time, when a dead one is probed, and
+ * when it is disabled.
  *
  * Owned by main from webhooks_open to webhooks_close. Its state beside the engine's is soft (what
  * is under way, breakers, counters), but for failed attempts, which are kept in the engine's
  * config.
  *
- * May call: http/client.h and guard.h, signature, engine.h, fields, json, net/loop.h, base. */
+ * May call: auth/projects.h, http/client.h and guard.h, signature, engine.h, fields, json,
+ * net/loop.h, base. */
 #ifndef WEBHOOKS_WEBHOOKS_H
 #define WEBHOOKS_WEBHOOKS_H
 
@@ -21,10 +24,12 @@
 #include "broker/webhooks/keys.h"
 #include "broker/webhooks/registry.h"
 
+struct projects;
 struct webhooks;
 
 struct webhooks_options {
     struct engine *engine;
+    const struct projects *projects; /* whose endpoints may wait in the store; used when it opens */
     struct loop *loop;
     uint32_t room;     /* for routes */
     const char *allow; /* guard_options */
@@ -61,12 +66,15 @@ struct http_client *webhooks_client(struct webhooks *w);
 bool webhooks_policy(const struct webhooks *w, const struct webhook *webhook, struct buf *filter,
                      struct policy *out, char *why, size_t size);
 /* What is stored of it has changed, or it is gone (call after registry_refresh). */
-void webhooks_refresh(struct webhooks *w, const char *id);
+void webhooks_refresh(struct webhooks *w, uint32_t project, const char *id);
 /* Sends one "webhook.ping" now, whatever its state; its outcome is seen in the attempts. */
 void webhooks_ping(struct webhooks *w, const struct webhook *webhook);
-/* An event with endpoints is about to be published: makes the subscriptions for so many, in this
- * turn, before the PUBLISH or JOB_PUT. */
-void webhooks_expect_endpoints(struct webhooks *w, struct slice endpoints);
+/* An event of the project with endpoints is about to be published: makes the subscriptions for so
+ * many, in this turn, before the PUBLISH or JOB_PUT. */
+void webhooks_expect_endpoints(struct webhooks *w, uint32_t project, struct slice endpoints);
+/* The project is being deleted in this turn; it has no registered webhooks any more. Deletes the
+ * subscriptions of its endpoints with all that waits there, and ends what is under way. */
+void webhooks_forget_project(struct webhooks *w, uint32_t project);
 
 enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_PROBING };
 const char *breaker_state_name(enum breaker_state s); /* "closed", "open", "probing" */

@@ -30,13 +30,14 @@ static bool is_token(struct slice text) {
 
 /* One that resumes goes on under the same token, also when that is from before a restart: its
  * worker may lose the connection again before it has claimed everything. Where the old session
- * still has a connection, that one is dead and only its worker knows so yet. */
+ * still has a connection, that one is dead and only its worker knows so yet. A token of another
+ * project names nothing here: the number is another one. */
 static void name_session(struct session *s, struct slice token) {
     struct map *names = &s->room->by_number;
     bool known = is_token(token) && slice_to_cstr(token, s->token, sizeof s->token);
-    if (known) s->resumes = session_number(token);
-    else make_token(s);
-    s->number = session_number(slice_str(s->token));
+    if (!known) make_token(s);
+    s->number = session_number(s->project, slice_str(s->token));
+    if (known) s->resumes = s->number;
     struct session *old = map_remove(names, s->number);
     if (old != NULL) {
         old->token[0] = '\0';
@@ -53,7 +54,9 @@ static uint64_t heartbeat_of(uint64_t wanted_ms) {
 
 static void welcome(struct session *s, uint32_t rid) {
     struct frame f = {.op = FRAME_WELCOME};
+    const struct key *k = session_key(s);
     s->state = SESSION_OPEN;
+    s->project = k == NULL ? PROJECT_DEFAULT : k->project;
     name_session(s, slice_str(s->resume));
     f.u.welcome.version = FRAME_VERSION;
     f.u.welcome.server = slice_str("bellhop " BELLHOP_VERSION);

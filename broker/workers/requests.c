@@ -12,7 +12,7 @@ static bool may_create(struct session *s, const struct frame *f) {
     struct subscription_info info;
     const struct key *k = session_key(s);
     if (f->u.subscribe.create.len == 0 || k == NULL || key_may(k, SCOPE_MANAGE) ||
-        engine_subscription_get(s->room->options.engine, f->u.subscribe.name, &info)) {
+        engine_subscription_get(s->room->options.engine, s->project, f->u.subscribe.name, &info)) {
         return true;
     }
     session_error(s, f->rid, ERR_PERMISSION_DENIED,
@@ -69,7 +69,8 @@ static void attach(struct session *s, const struct frame *f, const struct policy
     entry->name_len = (uint8_t)f->u.subscribe.name.len;
     if (entry->name_len > 0) memcpy(entry->name, f->u.subscribe.name.data, entry->name_len);
 
-    struct command c = {.kind = COMMAND_ATTACH, .route = route_of(s, f->sub)};
+    struct command c = {
+        .kind = COMMAND_ATTACH, .project = s->project, .route = route_of(s, f->sub)};
     c.u.attach.attachment = entry->attachment;
     c.u.attach.name = f->u.subscribe.name;
     c.u.attach.window_events = f->u.subscribe.window_events;
@@ -210,10 +211,10 @@ static void publish(struct session *s, const struct frame *f) {
         session_error(s, f->rid, ERR_INVALID_REQUEST, why, false);
         return;
     }
-    struct command c = {.kind = COMMAND_PUBLISH, .route = route_of(s, f->rid)};
+    struct command c = {
+        .kind = COMMAND_PUBLISH, .project = s->project, .route = route_of(s, f->rid)};
     c.u.publish.events = f->u.publish.events;
     c.u.publish.count = f->u.publish.count;
-    c.u.publish.project = PROJECT_DEFAULT;
     workers_step(s->room, &c);
 }
 
@@ -227,7 +228,8 @@ static void replay(struct session *s, const struct frame *f) {
                       false);
         return;
     }
-    struct command c = {.kind = COMMAND_TASK_CREATE, .route = route_of(s, f->rid)};
+    struct command c = {
+        .kind = COMMAND_TASK_CREATE, .project = s->project, .route = route_of(s, f->rid)};
     c.u.task.kind = f->u.replay.dry_run ? TASK_COUNT : TASK_REPLAY;
     c.u.task.name = f->u.replay.name;
     c.u.task.filter = f->u.replay.filter;
@@ -241,7 +243,8 @@ static void replay(struct session *s, const struct frame *f) {
 
 static void redrive(struct session *s, const struct frame *f) {
     if (!session_may(s, f->rid, SCOPE_MANAGE, f->u.redrive.name)) return;
-    struct command c = {.kind = COMMAND_TASK_CREATE, .route = route_of(s, f->rid)};
+    struct command c = {
+        .kind = COMMAND_TASK_CREATE, .project = s->project, .route = route_of(s, f->rid)};
     c.u.task.kind = TASK_REDRIVE;
     c.u.task.name = f->u.redrive.name;
     c.u.task.filter = f->u.redrive.filter;

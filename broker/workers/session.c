@@ -17,8 +17,8 @@
 
 #define SMALL_BUF_BYTES 1024 /* an idle session keeps no larger buffer */
 
-uint64_t session_number(struct slice token) {
-    uint64_t number = hash_bytes(0, token);
+uint64_t session_number(uint32_t project, struct slice token) {
+    uint64_t number = hash_bytes(project - PROJECT_DEFAULT, token);
     return number == 0 ? 1 : number; /* 0 is nobody's */
 }
 

@@ -75,6 +75,7 @@ struct session {
     size_t waits_count;          /* at most LIMIT_WAITS_PER_SESSION */
     uint64_t opened_ms, heard_ms, sent_ms, heartbeat_ms;
     uint64_t key;                               /* number of its key; 0: it came in without one */
+    uint32_t project;                           /* of its key; from WELCOME on */
     uint8_t nonce[KEY_NONCE_BYTES];             /* of CHALLENGE */
     char resume[LIMIT_SESSION_TOKEN_BYTES + 1]; /* of HELLO, until WELCOME */
     char token[2 * SESSION_TOKEN_BYTES + 1];    /* "" before WELCOME */
@@ -117,8 +118,8 @@ void session_error(struct session *s, uint32_t rid, enum err err, const char *me
 void session_end_frame(struct session *s);
 /* Where a frame is encoded: out, with nothing being collected. */
 struct buf *session_out(struct session *s);
-/* The engine's number of a token; never 0. */
-uint64_t session_number(struct slice token);
+/* The engine's number of a project's token; never 0. */
+uint64_t session_number(uint32_t project, struct slice token);
 /* Ends it in order: what was asked for in this turn is still answered. No frame is read after. */
 void session_goodbye(struct session *s, const char *why);
 /* The same on the broker's behalf, with GOAWAY at the end. */

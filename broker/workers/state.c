@@ -5,7 +5,7 @@ static bool read_state(const struct session *s, const struct session_sub *entry,
                        struct sub_state *out) {
     struct subscription_info info;
     struct slice name = slice_of(entry->name, entry->name_len);
-    if (!engine_subscription_get(s->room->options.engine, name, &info)) return false;
+    if (!engine_subscription_get(s->room->options.engine, s->project, name, &info)) return false;
     *out = (struct sub_state){
         .ready = info.ready,
         .leased = info.leased,

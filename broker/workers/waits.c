@@ -36,7 +36,7 @@ static void answer_wait(struct session *s, uint32_t rid, struct slice id, enum j
                       "the broker holds as many waits as it can: try again later", false);
         return;
     }
-    if (answer == JOB_UNKNOWN || !engine_job_get(engine, id, &job)) {
+    if (answer == JOB_UNKNOWN || !engine_job_get(engine, s->project, id, &job)) {
         unknown_job(s, rid, id);
         return;
     }
@@ -44,7 +44,7 @@ static void answer_wait(struct session *s, uint32_t rid, struct slice id, enum j
     f.u.job_event.overdue = job.overdue;
     if (answer == JOB_EVENT) {
         f.u.job_event.seq = seq;
-        if (engine_event_get(engine, seq, &item.event)) f.u.job_event.item = &item;
+        if (engine_event_get(engine, s->project, seq, &item.event)) f.u.job_event.item = &item;
     }
     frame_encode_job_event(session_out(s), &f);
     session_touch(s);
@@ -101,6 +101,7 @@ void session_wait_request(struct session *s, const struct frame *f) {
     wait->id_len = id.len;
     memcpy(wait->id, id.data, id.len);
     struct job_question question = {
+        .project = s->project,
         .id = id,
         .types = f->u.wait.types,
         .types_count = f->u.wait.types_count,

@@ -53,6 +53,8 @@ int cmd_key_create(struct cli *cli, const struct args *args) {
         cli_complain("--scope is missing: publish, consume, manage or admin");
         error = CLI_USAGE;
     }
+    const char *project = args_get(args, "--project");
+    if (error == 0 && project != NULL) error = api_set_text(tree, "--project", "project", project);
     if (error == 0) error = add_list(tree, args, "--scope", "scopes");
     if (error == 0) error = add_list(tree, args, "--source", "sources");
     if (error == 0) error = add_list(tree, args, "--subscription", "subscriptions");
@@ -100,6 +102,7 @@ static void on_key(void *ctx, struct slice item) {
     struct table *t = ctx;
     table_add(t, json_show(item, "id"));
     table_add(t, json_show(item, "name"));
+    table_add(t, json_show(item, "project"));
     table_add(t, list_text(item, "scopes", ""));
     table_add(t, list_text(item, "sources", "all"));
     table_add(t, list_text(item, "subscriptions", "all"));
@@ -108,12 +111,18 @@ static void on_key(void *ctx, struct slice item) {
 }
 
 int cmd_key_ls(struct cli *cli, const struct args *args) {
-    (void)args;
-    static const char *const heads[] = {
-        "ID", "NAME", "SCOPES", "SOURCES", "SUBSCRIPTIONS", "EXPIRES", "LAST USED", NULL};
+    static const char *const heads[] = {"ID",      "NAME",      "PROJECT",
+                                        "SCOPES",  "SOURCES",   "SUBSCRIPTIONS",
+                                        "EXPIRES", "LAST USED", NULL};
+    const char *project = args_get(args, "--project");
     struct table t;
+    int error = project == NULL ? 0 : value_name("project", project);
+    if (error != 0) return error;
+    char *path = text_printf("/v1/keys?page_size=1000%s%s",
+                             project == NULL ? "" : "&project=", project == NULL ? "" : project);
     table_init(&t, heads);
-    int error = list_each(cli, "/v1/keys?page_size=1000", "keys", on_key, &t);
+    error = list_each(cli, path, "keys", on_key, &t);
+    free(path);
     table_end(&t, cli, error, "no key yet: bellhop key create NAME --scope admin");
     return error;
 }

@@ -103,11 +103,21 @@ static int send_signed(struct cli *cli, const struct sender *s, const struct arg
     return CLI_OK;
 }
 
+/* SOURCE, or PROJECT/SOURCE: what the source's address has behind /in/. */
+static int check_source(const char *text) {
+    const char *slash = strchr(text, '/');
+    if (slash == NULL) return value_name("source", text);
+    char *project = text_printf("%.*s", (int)(slash - text), text);
+    int error = value_name("project", project);
+    free(project);
+    return error != 0 ? error : value_name("source", slash + 1);
+}
+
 int cmd_send(struct cli *cli, const struct args *args) {
     struct sender s = {0};
     struct buf body;
     bool given;
-    int error = value_name("source", args_word(args, 0));
+    int error = check_source(args_word(args, 0));
     if (error == 0) error = take_secret(&s, args);
     if (error == 0) error = take_id(&s, args_get(args, "--id"));
     if (error == 0) error = take_timestamp(&s, args_get(args, "--timestamp"));

@@ -43,7 +43,8 @@ static bool is_in(const char *const *names, const char *name) {
 
 /* KEY=VALUE: which options are no texts is known here; an unknown one is the broker's to refuse. */
 static int set_option(json_t *options, const char *text) {
-    static const char *const numbers[] = {"tolerance_s", "dedupe_ms", NULL};
+    static const char *const numbers[] = {"tolerance_s", "dedupe_ms", "rate_per_s", "rate_burst",
+                                          NULL};
     static const char *const switches[] = {"jwks_allow_http", "jwt_unbound_body", "trust_id_header",
                                            NULL};
     char key[64];
@@ -189,10 +190,11 @@ int cmd_source_show(struct cli *cli, const struct args *args) {
     if (cli->json) {
         list_print_json(source);
     } else {
-        char *scheme = json_show(source, "scheme");
-        printf("source %s (%s)\n  %-10s %s/in/%s\n", name, scheme, "url", http_url(cli->http),
-               name);
+        char *scheme = json_show(source, "scheme"), *at = json_show(source, "url_path");
+        printf("source %s (%s)\n  %-10s %s%s\n", name, scheme, "url", http_url(cli->http), at);
         free(scheme);
+        free(at);
+        print_line(source, "project", "project");
         for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
             print_line(source, lines[i][0], lines[i][1]);
         }

@@ -11,8 +11,12 @@ static void line(struct table *t, const char *label, char *value) {
 
 static char *blocked_line(struct slice status) {
     char *name = json_show(status, "blocked_by");
-    char *text = name[0] == '\0' ? mem_strdup("")
-                                 : text_printf(": FULL, publishes are refused because of %s", name);
+    char *project = json_show(status, "blocked_by_project"); /* "": the operator's own */
+    char *text = name[0] == '\0'
+                     ? mem_strdup("")
+                     : text_printf(": FULL, publishes are refused because of %s%s%s", name,
+                                   project[0] == '\0' ? "" : " of project ", project);
+    free(project);
     free(name);
     return text;
 }
@@ -76,13 +80,36 @@ static void behind_lines(struct table *t, struct slice status) {
 
 static char *broker_line(struct slice status) {
     char *version = json_show(status, "version");
-    char *pid = json_show(status, "pid");
+    char *pid = json_show(status, "pid"); /* "": not for this key */
     char *up = text_duration(json_number(status, "uptime_ms", 0));
-    char *text = text_printf("%s, process %s, up %s", version, pid, up);
+    char *text = text_printf("%s%s%s, up %s", version, pid[0] == '\0' ? "" : ", process ", pid, up);
     free(version);
     free(pid);
     free(up);
     return text;
+}
+
+/* What the broker tells its operator only. */
+static bool shows_broker(struct slice status) {
+    struct slice journal;
+    return json_find(status, "journal", &journal);
+}
+
+static char *project_line(struct slice status) {
+    char *name = json_show(status, "project");
+    struct slice room;
+    bool full = json_find(status, "room", &room) && slice_eq_str(room, "false");
+    char *text = text_printf("%s%s", name, full ? ": NO ROOM, new events are refused" : "");
+    free(name);
+    return text;
+}
+
+static char *all_projects_line(struct slice status) {
+    static const char *const paths[] = {"all_projects.projects", "all_projects.subscriptions",
+                                        "all_projects.totals.published",
+                                        "all_projects.totals.acked", NULL};
+    static const char *const labels[] = {"projects", "subscriptions", "journaled", "acked"};
+    return counts(status, paths, labels);
 }
 
 int cmd_status(struct cli *cli, const struct args *args) {
@@ -110,15 +137,23 @@ int cmd_status(struct cli *cli, const struct args *args) {
         line(&t, "broker", broker_line(status));
         line(&t, "http", json_show(status, "http"));
         line(&t, "workers", json_show(status, "workers"));
-        line(&t, "journal", journal_line(status));
-        line(&t, "store", store_line(status));
+        if (shows_broker(status)) {
+            line(&t, "journal", journal_line(status));
+            line(&t, "store", store_line(status));
+        }
+        if (json_number(status, "all_projects.projects", 1) > 1) {
+            line(&t, "all projects", all_projects_line(status));
+            line(&t, "project", json_show(status, "project"));
+        } else if (!shows_broker(status)) {
+            line(&t, "project", project_line(status));
+        }
         line(&t, "in", counts(status, in_paths, in_labels));
         line(&t, "out", counts(status, out_paths, out_labels));
         line(&t, "sources", json_show(status, "sources"));
         line(&t, "subscriptions", json_show(status, "subscriptions"));
         behind_lines(&t, status);
         line(&t, "replays", counts(status, task_paths, task_labels));
-        line(&t, "connections", counts(status, peer_paths, peer_labels));
+        if (shows_broker(status)) line(&t, "connections", counts(status, peer_paths, peer_labels));
         table_print(&t, stdout, cli, "", "");
     }
     buf_free(&reply.body);

@@ -25,13 +25,17 @@ struct tail {
     bool connected; /* an answer came at least once */
 };
 
-static int find_end(struct cli *cli, uint64_t *from_seq) {
+/* The token of the journal's end: no event is as late as this time. */
+static int find_end(struct cli *cli, char **token) {
     struct http_reply reply;
-    int error = http_get(cli->http, "/v1/status", &reply);
+    int error = http_get(cli->http, "/v1/events?since=9999-12-31T23:59:59Z&wait_ms=0", &reply);
     if (error != 0) return error;
-    *from_seq = json_number(buf_slice(&reply.body), "journal.last_seq", 0) + 1;
+    *token = json_show(buf_slice(&reply.body), "next_page_token");
     buf_free(&reply.body);
-    return 0;
+    if ((*token)[0] != '\0') return 0;
+    free(*token);
+    cli_complain("the answer has no 'next_page_token' to go on from");
+    return CLI_INTERNAL;
 }
 
 static void make_path(const struct tail *t, struct buf *path) {
@@ -165,10 +169,10 @@ int cmd_tail(struct cli *cli, const struct args *args) {
         error = value_u64("--count", count, 1, UINT64_MAX - 1, &t.left);
     }
     if (error == 0 && from != NULL) error = value_u64("--from", from, 1, INT64_MAX, &t.from_seq);
-    if (error == 0 && from == NULL) error = find_end(cli, &t.from_seq);
+    if (error == 0 && from == NULL) error = find_end(cli, &t.token);
     if (error != 0) return error;
     t.connected = from == NULL;
-    t.token = mem_strdup("");
+    if (from != NULL) t.token = mem_strdup("");
     error = follow(&t);
     free(t.token);
     return error;

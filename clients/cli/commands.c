@@ -1,4 +1,5 @@
 #include "clients/cli/commands.h"
+#include "clients/cli/options.h"
 
 #define END                                                                                        \
     { .name = NULL, }
@@ -87,24 +88,6 @@ static const struct option sub_seek_options[] = {
     {.name = "--yes", .help = "do not ask"},
     END};
 
-static const struct option key_create_options[] = {
-    {.name = "--scope",
-     .value = "S",
-     .help = "publish, consume, manage or admin (everything)",
-     .many = true},
-    {.name = "--source", .value = "GLOB", .help = "sources it may manage (all)", .many = true},
-    {.name = "--subscription",
-     .value = "GLOB",
-     .help = "subscriptions it may use (all)",
-     .many = true},
-    {.name = "--expire", .value = "TIME", .help = "from now, such as 90d (never)"},
-    END};
-
-static const struct option key_revoke_options[] = {
-    {.name = "--force", .help = "also the last one with the scope admin"},
-    {.name = "--yes", .help = "do not ask"},
-    END};
-
 static const struct option sub_rm_options[] = {{.name = "--yes", .help = "do not ask"}, END};
 
 static const struct option top_options[] = {
@@ -154,37 +137,6 @@ static const struct option listen_options[] = {
     {.name = "--concurrency", .value = "N", .help = "requests that run at once (1)"},
     {.name = "--count", .value = "N", .help = "stop after N events"},
     END};
-
-/* Of a webhook; webhook_args.h reads them. */
-#define WEBHOOK_OPTIONS                                                                            \
-    {.name = "--event",                                                                            \
-     .value = "GLOB",                                                                              \
-     .help = "types it gets, such as 'batch.*'",                                                   \
-     .many = true},                                                                                \
-        {.name = "--name", .value = "TEXT", .help = "a name for people"},                          \
-        {.name = "--description", .value = "TEXT", .help = "more for people"},                     \
-        {.name = "--header",                                                                       \
-         .value = "NAME:VALUE",                                                                    \
-         .help = "sent with each delivery",                                                        \
-         .many = true},                                                                            \
-        {.name = "--rate", .value = "N", .help = "deliveries a second at most; 0: no limit (0)"},  \
-        {.name = "--concurrency", .value = "N", .help = "deliveries under way at most"}, {         \
-        .name = "--filter", .value = "JSON|@FILE", .help = "must hold beside the types"            \
-    }
-
-static const struct option webhook_create_options[] = {WEBHOOK_OPTIONS, END};
-
-static const struct option webhook_update_options[] = {
-    {.name = "--uri", .value = "URI", .help = "where it delivers to"},
-    WEBHOOK_OPTIONS,
-    {.name = "--state", .value = "S", .help = "enabled or disabled"},
-    END};
-
-static const struct option webhook_rotate_options[] = {
-    {.name = "--now", .help = "the secrets before stop at once (after 24 h)"}, END};
-
-static const struct option webhook_recover_options[] = {
-    {.name = "--since", .value = "TIME", .help = "RFC 3339, or how long ago: 2h"}, END};
 
 static const struct option job_put_options[] = {
     {.name = "--uri",
@@ -321,8 +273,8 @@ const struct command commands[] = {
      .options = no_options,
      .run = cmd_source_ls},
     {.name = "key create",
-     .usage = "NAME --scope S [--scope S]... [--source GLOB]... [--subscription GLOB]...\n"
-              "           [--expire TIME]",
+     .usage = "NAME --scope S [--scope S]... [--project P] [--source GLOB]...\n"
+              "           [--subscription GLOB]... [--expire TIME]",
      .summary = "make a key; it is shown once",
      .details =
          "From the first key on, which needs the scope admin, the broker asks everybody for one. "
@@ -335,10 +287,10 @@ const struct command commands[] = {
      .words_max = 1,
      .run = cmd_key_create},
     {.name = "key ls",
-     .usage = "",
+     .usage = "[--project P]",
      .summary = "list the keys, without what is secret of them",
      .example = "bellhop key ls",
-     .options = no_options,
+     .options = key_ls_options,
      .run = cmd_key_ls},
     {.name = "key revoke",
      .usage = "ID [--force] [--yes]",
@@ -348,6 +300,39 @@ const struct command commands[] = {
      .words_min = 1,
      .words_max = 1,
      .run = cmd_key_revoke},
+    {.name = "project create",
+     .usage = "NAME",
+     .summary = "make a project: names, events and keys of its own",
+     .details = "A key speaks for one project and sees nothing of the others. This needs a key of "
+                "the project\ndefault with the scope admin.",
+     .example = "bellhop project create billing\n"
+                "  bellhop key create billing-admin --scope admin --project billing",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_project_create},
+    {.name = "project ls",
+     .usage = "",
+     .summary = "list the projects",
+     .example = "bellhop project ls",
+     .options = no_options,
+     .run = cmd_project_ls},
+    {.name = "project show",
+     .usage = "NAME",
+     .summary = "show a project: what it has, and its counts",
+     .example = "bellhop project show billing",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_project_show},
+    {.name = "project rm",
+     .usage = "NAME [--yes]",
+     .summary = "delete a project that has nothing left",
+     .example = "bellhop project rm billing",
+     .options = project_rm_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_project_rm},
     {.name = "source rm",
      .usage = "NAME",
      .summary = "close a door; its events stay",
@@ -463,7 +448,8 @@ const struct command commands[] = {
      .words_max = 1,
      .run = cmd_publish},
     {.name = "send",
-     .usage = "SOURCE [--secret whsec_...] [--id ID] [--timestamp T] {BODY | --file F | -}",
+     .usage = "[PROJECT/]SOURCE [--secret whsec_...] [--id ID] [--timestamp T]\n"
+              "           {BODY | --file F | -}",
      .summary = "sign a body like a provider and post it to a source",
      .details =
          "Signs by Standard Webhooks (v1). A secret on the command line can be seen by other "

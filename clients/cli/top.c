@@ -107,13 +107,26 @@ static int by_trouble(const void *a, const void *b) {
     return order != 0 ? order : by_name(a, b);
 }
 
+/* A key that is not the operator's hears of its project only, and retention is not for it. */
+static bool shows_broker(const struct top *t) {
+    struct slice status = buf_slice(&t->status), found;
+    return !json_find(status, "project", &found) || json_find(status, "journal", &found);
+}
+
+/* The subscription that holds retention up, where it is one of those that are listed. */
+static char *holder_name(const struct top *t) {
+    struct slice project;
+    if (json_find(buf_slice(&t->retention), "blocked_by_project", &project)) return mem_strdup("");
+    return json_show(buf_slice(&t->retention), "blocked_by");
+}
+
 int top_read(struct top *t, struct cli *cli, bool names) {
     *t = (struct top){0};
     buf_init(&t->subscriptions, TOTAL_BYTES);
     char *token = mem_strdup(""), *holder = NULL;
     int error = get(t, cli, "/v1/status", &t->status);
-    if (error == 0) error = get(t, cli, "/v1/retention", &t->retention);
-    if (error == 0) holder = json_show(buf_slice(&t->retention), "blocked_by");
+    if (error == 0 && shows_broker(t)) error = get(t, cli, "/v1/retention", &t->retention);
+    if (error == 0) holder = holder_name(t);
     while (error == 0) {
         error = read_page(t, cli, holder, &token);
         if (token[0] == '\0') break;
@@ -153,8 +166,10 @@ void top_free(struct top *t) {
 void top_print_json(const struct top *t) {
     fputs("{\"status\":", stdout);
     json_write(stdout, buf_slice(&t->status));
-    fputs(",\"retention\":", stdout);
-    json_write(stdout, buf_slice(&t->retention));
+    if (shows_broker(t)) {
+        fputs(",\"retention\":", stdout);
+        json_write(stdout, buf_slice(&t->retention));
+    }
     fputs(",\"subscriptions\":[", stdout);
     json_write(stdout, buf_slice(&t->subscriptions));
     fputs("]}\n", stdout);
@@ -167,26 +182,47 @@ static char *journal_text(const struct top *t) {
     unsigned long long newest = json_number(retention, "newest_seq", 0);
     char *size = text_bytes(json_number(retention, "journal_bytes", 0));
     char *holder = json_show(retention, "blocked_by");
+    char *project = json_show(retention, "blocked_by_project");
     char *range = newest == 0 || newest < oldest ? mem_strdup("empty")
                                                  : text_printf("seq %llu to %llu", oldest, newest);
     bool full = json_find(buf_slice(&t->status), "room", &room) && slice_eq_str(room, "false");
-    char *text =
-        text_printf("journal %s, %s%s%s%s", size, range, holder[0] != '\0' ? "; BLOCKED BY " : "",
-                    holder, full ? "; NO ROOM" : "");
+    char *text = text_printf(
+        "journal %s, %s%s%s%s%s%s", size, range, holder[0] != '\0' ? "; BLOCKED BY " : "", holder,
+        project[0] != '\0' ? " OF PROJECT " : "", project, full ? "; NO ROOM" : "");
+    free(project);
     free(size);
     free(holder);
     free(range);
     return text;
 }
 
+/* The same for who sees no journal: "project billing". */
+static char *project_text(const struct top *t) {
+    struct slice status = buf_slice(&t->status), room;
+    char *name = json_show(status, "project");
+    bool full = json_find(status, "room", &room) && slice_eq_str(room, "false");
+    char *text = text_printf("project %s%s", name, full ? "; NO ROOM" : "");
+    free(name);
+    return text;
+}
+
+static char *workers_text(const struct top *t) {
+    uint64_t workers = json_number(buf_slice(&t->status), "connections.workers", 0);
+    if (!shows_broker(t)) return mem_strdup("");
+    char *number = text_count(workers, "worker connection");
+    char *text = text_printf(", %s", number);
+    free(number);
+    return text;
+}
+
 static void add_heading(const struct top *t, FILE *out) {
     struct slice status = buf_slice(&t->status);
-    char *journal = journal_text(t);
+    char *journal = shows_broker(t) ? journal_text(t) : project_text(t);
     text_clean(journal);
     char *subs = text_count(t->rows_count, "subscription");
-    char *workers = text_count(json_number(status, "connections.workers", 0), "worker connection");
+    char *workers = workers_text(t);
     char *replays = text_count(json_number(status, "tasks_running", 0), "replay");
-    fprintf(out, "%s\n%s, %s, %s running\n\n", journal, subs, workers, replays);
+    fprintf(out, "%s\n%s%s, %s running\n\n", journal, subs, workers, replays);
     free(subs);
     free(workers);
     free(replays);

@@ -18,8 +18,9 @@ struct top_row {
 };
 
 struct top {
-    struct buf status, retention; /* the broker's answers */
-    struct buf subscriptions;     /* its objects, with commas between them */
+    struct buf status;        /* the broker's answer */
+    struct buf retention;     /* the same; empty: not for this key */
+    struct buf subscriptions; /* its objects, with commas between them */
     struct top_row *rows;
     size_t rows_count, rows_room;
     struct http_reply refused; /* what came instead */
@@ -33,7 +34,8 @@ int top_read(struct top *t, struct cli *cli, bool by_name);
 void top_complain(const struct top *t, const struct cli *cli, int error);
 void top_free(struct top *t);
 
-/* One line: {"status":{...},"retention":{...},"subscriptions":[...]}, all of them the API's. */
+/* One line: {"status":{...},"retention":{...},"subscriptions":[...]}, all of them the API's;
+ * without retention for a key that does not see it. */
 void top_print_json(const struct top *t);
 /* The header and the table: at most `lines` lines of at most `columns` characters (0: no bound),
  * each with `line_end` behind it.

@@ -214,7 +214,7 @@ def test_wait_ends_when_its_time_is_over(broker):
 def test_held_readers_come_and_go(broker):
     for _ in range(20):
         with broker.raw_http() as raw:
-            raw.send(b"GET /v1/events?wait_ms=60000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            raw.send(b"GET /v1/events?wait_ms=60000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     broker.publish("t")
     assert broker.api("GET", "/healthz")[0] == 200
 

@@ -240,7 +240,7 @@ def test_clients_that_go_away(broker):
     put(broker)
     raws = [broker.raw_http() for _ in range(20)]
     for raw in raws:
-        raw.send(b"GET /v1/jobs/job-1:wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        raw.send(b"GET /v1/jobs/job-1:wait HTTP/1.1\r\nHost: localhost\r\n\r\n")
     held(broker, 20)
     for raw in raws[:10]:
         raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

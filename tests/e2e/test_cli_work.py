@@ -107,7 +107,7 @@ def test_work_keeps_the_end_of_a_long_stderr(broker):
 
 def test_work_with_a_lease_of_its_own(broker, connect):
     """It lasts while the worker is stopped and renews nothing; the subscription's would not."""
-    sub(broker, lease_ms=200)
+    sub(broker, lease_ms=200, max_fails=1)
     broker.publish("a")
     with running(broker, "work", "sub", "--json", "--count", "1", "--lease", "10m", "--", "sh", "-c",
                  WAITING) as process:
@@ -117,7 +117,7 @@ def test_work_with_a_lease_of_its_own(broker, connect):
         other.subscribe()
         seq = broker.publish("b")
         assert other.take_one().seq == seq
-        other.expect_revoke()  # handed out later, run out already
+        other.expect_revoke()  # handed out later, run out already: a dead letter
         assert broker.subscription()["leased"] == 1
         other.close()
         process.send_signal(signal.SIGCONT)

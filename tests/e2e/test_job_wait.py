@@ -21,7 +21,7 @@ class Held:
         self.sockets = []
 
     def add(self, count, job):
-        request = (f"GET /v1/jobs/{job}:wait?timeout=600s HTTP/1.1\r\nHost: bellhop\r\n"
+        request = (f"GET /v1/jobs/{job}:wait?timeout=600s HTTP/1.1\r\nHost: localhost\r\n"
                    "User-Agent: test\r\nAccept: application/json\r\n\r\n").encode()
         fresh = []
         for _ in range(count):

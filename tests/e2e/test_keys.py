@@ -64,7 +64,7 @@ def test_without_keys_nothing_is_asked(broker, connect):
 def test_the_first_key_must_be_an_admin(broker):
     status, answer = broker.api("POST", "/v1/keys", {"name": "k", "scopes": ["manage"]})
     assert (status, answer["error"]["code"]) == (400, "invalid_request")
-    assert "first key must have the scope admin" in answer["error"]["message"]
+    assert "first key must be one of the project default with the scope admin" in answer["error"]["message"]
     assert broker.api("GET", "/v1/status")[0] == 200
 
 
@@ -178,6 +178,10 @@ ROUTES = [  # what a key of the scopes may ask for; None: any key
     ("admin", "GET", "/v1/keys/none", None),
     ("admin", "PATCH", "/v1/keys/none", {}),
     ("admin", "DELETE", "/v1/keys/none", None),
+    ("admin", "GET", "/v1/projects", None),
+    ("admin", "POST", "/v1/projects", {"name": "p"}),
+    ("admin", "GET", "/v1/projects/none", None),
+    ("admin", "DELETE", "/v1/projects/none", None),
     (None, "GET", "/v1/status", None),
     (None, "GET", "/v1/event-types", None),
 ]
@@ -324,7 +328,7 @@ def test_the_last_admin_stays(broker):
     admin = make(broker)
     worker = make(broker, "consume")
     status, code, message = ask(broker, admin, "DELETE", f"/v1/keys/{id_of(admin)}")
-    assert (status, code) == (400, "invalid_request") and "last one with the scope admin" in message
+    assert (status, code) == (400, "invalid_request") and "last one of the project default" in message
     assert ask(broker, admin, "DELETE", f"/v1/keys/{id_of(admin)}?force=maybe")[0] == 400
     assert ask(broker, admin, "DELETE", f"/v1/keys/{id_of(admin)}?force=yes")[0] == 200
     assert ask(broker, admin, "GET", "/v1/status") == UNKNOWN

@@ -43,7 +43,7 @@ def test_stop_with_open_connections(broker, connect):
     for client in clients:
         client.subscribe()
     held = [broker.raw_http() for _ in range(5)]
-    held[0].send(b"GET /v1/events?wait_ms=60000 HTTP/1.1\r\nHost: x\r\n\r\n")
+    held[0].send(b"GET /v1/events?wait_ms=60000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     broker.stop()
     for raw in held:
         raw.close()

@@ -111,6 +111,22 @@ def test_a_failure_is_told_and_tried_again(table, name):
     assert table.receiver.count("/elsewhere") == 0
 
 
+def test_mistake_11_a_retry_is_signed_with_its_own_time(brokers, receiver):
+    """Of the mistakes of test_ingest_mistakes.py the one that a sender makes: a receiver refuses a
+    time that is minutes old, so a retry that repeats the first one's fails for ever."""
+    broker = brokers(*LOCAL, "--webhook-backoff-min", "1200ms", "--webhook-backoff-max", "1200ms")
+    receiver.script("/hook", 500, 200)
+    hook = broker.add_webhook(receiver.url("/hook"))
+    broker.publish()
+    first, again = receiver.wait(2, "/hook")
+    assert first.id == again.id and first.body == again.body
+    assert int(again.headers["webhook-timestamp"]) > int(first.headers["webhook-timestamp"])
+    secret = hook["new_signing_secret"]
+    assert verify(secret, again.headers, again.body)
+    mixed = {**again.headers, "webhook-signature": first.headers["webhook-signature"]}
+    assert not verify(secret, mixed, again.body)
+
+
 def test_the_first_bytes_of_a_response_are_kept(table):
     table.receiver.wait(2, "/500")
     failure = table.broker.wait_attempts(table.hooks["500"]["id"], lambda a: len(a) == 2)[1]

@@ -104,7 +104,7 @@ def test_a_second_signal_ends_at_once(brokers, connect):
 def test_held_http_requests_are_answered(brokers):
     broker = brokers("--drain-ms", HOUR_MS)
     http = broker.raw_http()
-    http.send(b"GET /v1/events?from_seq=1&wait_ms=60000 HTTP/1.1\r\nHost: x\r\n\r\n")
+    http.send(b"GET /v1/events?from_seq=1&wait_ms=60000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     wait_for(lambda: broker.ok("GET", "/v1/status")["connections"]["http"] >= 2)
     stop(broker)
     assert http.response()[0] == 200

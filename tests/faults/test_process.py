@@ -1,8 +1,6 @@
 """What is done to the process: it is stopped for a while, has no descriptors left, or little memory
 while its peers claim a lot."""
 
-import http.client
-import json
 import os
 import resource
 import signal
@@ -110,13 +108,13 @@ def open_descriptors(broker):
 
 @pytest.mark.parametrize("how", ["known_at_start", "taken_away"])
 def test_no_descriptors_left(fragile, how):
-    """200 clients and 64 descriptors: those who are connected are served, the others wait in the
-    backlog, nothing spins, and when descriptors come back all are served."""
+    """200 clients, each with a request under way, and 64 descriptors: those who are connected are served,
+    the others wait in the backlog, nothing spins, and when descriptors come back all are served."""
     if how == "known_at_start":
         fragile.before = ["bash", "-c", 'ulimit -n 64; exec "$@"', "bash"]
     fragile.start()
-    served = http.client.HTTPConnection("127.0.0.1", fragile.http_port, timeout=DEADLINE_S)
-    publish(served)
+    served = bhp.Client(fragile.workers_port)
+    served.publish({})
     if how == "taken_away":
         # The broker has counted on more: accept(2) itself fails.
         soft = open_descriptors(fragile) + 20
@@ -125,12 +123,15 @@ def test_no_descriptors_left(fragile, how):
     clients = [socket.create_connection(("127.0.0.1", fragile.http_port), timeout=DEADLINE_S)
                for _ in range(200)]
     try:
+        for client in clients:
+            client.sendall(b"GET /v1/events?type=late&wait_ms=60000 HTTP/1.1\r\nHost: localhost\r\n"
+                           b"Connection: close\r\n\r\n")
         wait_for(lambda: "no more connections are accepted" in fragile.log(), what="the pause")
         if how == "taken_away":
             assert "Too many open files" in fragile.log()
         before_s = fragile.cpu_s()
         for _ in range(50):
-            publish(served)
+            served.publish({})
         busy_s = fragile.cpu_s() - before_s
         before_s, began = fragile.cpu_s(), time.monotonic()
         wait_for(lambda: time.monotonic() - began > 2, what="two idle seconds")
@@ -141,23 +142,16 @@ def test_no_descriptors_left(fragile, how):
         assert idle_s < 0.5, "it is busy while it waits"
         assert fragile.log().count("no more connections are accepted") < 5
         # Each that is served and goes makes place for the next: all of them are.
+        served.publish({"type": "late"})
         for number, client in enumerate(clients):
-            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             assert client.recv(100).startswith(b"HTTP/1.1 200"), number
             client.close()
     finally:
         for client in clients:
             client.close()
-    publish(served)
+    served.publish({})
     served.close()
     fragile.stop()
-
-
-def publish(connection):
-    connection.request("POST", "/v1/events", json.dumps({"type": "t", "data": "x" * 100}))
-    answer = connection.getresponse()
-    assert answer.status == 200, answer.read()
-    answer.read()
 
 
 # -- little memory --

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "broker/admin/admin.h"
 #include "broker/http/client.h"
+#include "broker/ingest/access_log.h"
 #include "broker/json/walk.h"
 #include "tests/unit/engine_world.h"
 
@@ -40,6 +41,7 @@ struct http_transfer {
 static struct rooms {
     struct world w;
     struct auth *auth;
+    struct projects *projects;
     struct admin *admin;
     struct ingest *ingest;
     struct webhooks *webhooks;
@@ -49,7 +51,9 @@ static struct rooms {
     uint64_t last_handle, last_worker;
     bool waits[REQUESTS_MAX + 1]; /* by handle */
     char keys[KEYS_MAX][KEY_TEXT_BYTES + 1];
-    size_t keys_count, key; /* key: of the requests; 0: none */
+    size_t keys_count, key;             /* key: of the requests; 0: none */
+    const struct http_request *request; /* that is worked on, until its turn has ended */
+    struct access_log *log;
 } rooms;
 
 /* ---- what the linker puts in the place of http and net ---- */
@@ -58,7 +62,11 @@ void __wrap_http_respond(struct http_server *s, uint64_t handle, int status,
                          const char *content_type, const char *extra, struct slice body);
 void __wrap_http_respond_error(struct http_server *s, uint64_t handle, enum err err,
                                const char *fmt, ...) PRINTF_LIKE(4, 5);
+void __wrap_http_respond_refusal(struct http_server *s, uint64_t handle,
+                                 const struct http_refusal *refusal);
 size_t __wrap_http_server_connections(const struct http_server *s);
+size_t __wrap_http_server_body_memory(const struct http_server *s, size_t *max);
+bool __wrap_http_server_body_memory_is_scarce(const struct http_server *s);
 uint64_t __wrap_loop_now_ms(const struct loop *l);
 uint64_t __wrap_loop_wall_ms(const struct loop *l);
 uint64_t __wrap_loop_seed(void);
@@ -99,26 +107,50 @@ void __wrap_http_respond(struct http_server *s, uint64_t handle, int status,
     if (status == 201) note_key(body);
 }
 
+/* As the server, which tells of it before it answers. */
+void __wrap_http_respond_refusal(struct http_server *s, uint64_t handle,
+                                 const struct http_refusal *refusal) {
+    struct buf body;
+    CHECK(refusal->err != ERR_OK && refusal->message[0] != '\0');
+    const struct http_request *r = rooms.request;
+    if (r != NULL && slice_starts_with(r->path, "/in/")) {
+        ingest_on_refused(rooms.ingest, r, refusal);
+    } else if (r != NULL) {
+        admin_on_refused(rooms.admin, r, refusal);
+    }
+    buf_init(&body, 64 * KIB);
+    CHECK(buf_append_str(&body, "{\"message\":"));
+    CHECK(buf_append_json_string(&body, slice_str(refusal->message)));
+    CHECK(buf_append_str(&body, "}\n"));
+    __wrap_http_respond(s, handle, err_info((int)refusal->err).status, NULL, refusal->extra,
+                        buf_slice(&body));
+    buf_free(&body);
+}
+
 void __wrap_http_respond_error(struct http_server *s, uint64_t handle, enum err err,
                                const char *fmt, ...) {
     char message[MESSAGE_SIZE];
-    struct buf body;
     va_list args;
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    CHECK(err != ERR_OK && message[0] != '\0');
-    buf_init(&body, 64 * KIB);
-    CHECK(buf_append_str(&body, "{\"message\":"));
-    CHECK(buf_append_json_string(&body, slice_str(message)));
-    CHECK(buf_append_str(&body, "}\n"));
-    __wrap_http_respond(s, handle, err_info((int)err).status, NULL, NULL, buf_slice(&body));
-    buf_free(&body);
+    __wrap_http_respond_refusal(s, handle, &(struct http_refusal){.err = err, .message = message});
 }
 
 size_t __wrap_http_server_connections(const struct http_server *s) {
     (void)s;
     return 1;
+}
+
+size_t __wrap_http_server_body_memory(const struct http_server *s, size_t *max) {
+    (void)s;
+    *max = 2;
+    return 1;
+}
+
+bool __wrap_http_server_body_memory_is_scarce(const struct http_server *s) {
+    (void)s;
+    return rooms.last_handle % 2 == 0;
 }
 
 uint64_t __wrap_loop_now_ms(const struct loop *l) {
@@ -232,11 +264,20 @@ static void open_rooms(void) {
     char error[256];
     r->auth = auth_new(r->w.engine, ROOM_AUTH);
     CHECK(auth_load(r->auth, error, sizeof error) == 0);
-    struct ingest_options ingest = {.engine = r->w.engine, .http = &r->http, .room = ROOM_INGEST};
+    r->projects = projects_new(r->w.engine);
+    CHECK(projects_load(r->projects, error, sizeof error) == 0);
+    struct ingest_options ingest = {
+        .engine = r->w.engine,
+        .projects = r->projects,
+        .http = &r->http,
+        .room = ROOM_INGEST,
+        .log = r->log,
+    };
     int err = ingest_open(&r->ingest, &ingest, error, sizeof error);
     CHECK(err == 0);
     struct webhooks_options webhooks = {
         .engine = r->w.engine,
+        .projects = r->projects,
         .room = ROOM_WEBHOOKS,
         .allow = "127.0.0.0/8",
         .ca_file = "",
@@ -254,12 +295,14 @@ static void open_rooms(void) {
     struct admin_options admin = {
         .engine = r->w.engine,
         .auth = r->auth,
+        .projects = r->projects,
         .store = r->w.store,
         .http = &r->http,
         .ingest = r->ingest,
         .webhooks = r->webhooks,
         .jobs = r->jobs,
         .room = ROOM_ADMIN,
+        .log = r->log,
         .http_address = "127.0.0.1:1",
         .workers_address = "127.0.0.1:2",
         .workers_count = no_workers,
@@ -274,6 +317,7 @@ static void close_rooms(void) {
     jobs_close(&rooms.jobs);
     webhooks_close(&rooms.webhooks);
     ingest_close(&rooms.ingest);
+    projects_free(&rooms.projects);
     auth_free(&rooms.auth);
 }
 
@@ -327,10 +371,9 @@ static struct slice cut_body(struct slice *rest) {
     return body;
 }
 
-static bool on_head(const struct http_request *r, const char **message, enum err *err) {
+static bool on_head(const struct http_request *r, struct http_refusal *refusal) {
     bool hook = slice_starts_with(r->path, "/in/");
-    *err = hook ? ingest_on_head(rooms.ingest, r, message) : admin_on_head(rooms.admin, r, message);
-    return *err == ERR_OK;
+    return hook ? ingest_on_head(rooms.ingest, r, refusal) : admin_on_head(rooms.admin, r, refusal);
 }
 
 static void request(struct slice verb, struct slice target, struct slice body) {
@@ -355,23 +398,25 @@ static void request(struct slice verb, struct slice target, struct slice body) {
         .body = slice_of(bytes, body.len),
         .peer = "127.0.0.1:3",
     };
-    const char *message = NULL;
-    enum err err;
+    struct http_refusal refusal;
     rooms.waits[r.handle] = true;
-    if (!on_head(&r, &message, &err)) {
-        __wrap_http_respond_error(rooms.http, r.handle, err, "%s", message);
+    rooms.request = &r;
+    if (!on_head(&r, &refusal)) {
+        __wrap_http_respond_refusal(rooms.http, r.handle, &refusal);
     } else if (slice_starts_with(r.path, "/in/")) {
         ingest_on_request(rooms.ingest, &r);
     } else {
         admin_on_request(rooms.admin, &r);
     }
     turn();
+    access_log_on_turn(rooms.log, rooms.w.time.now_ms);
+    rooms.request = NULL;
     free(bytes);
 }
 
 /* The target with the id of a webhook in the place of each "@". */
 static struct slice with_id(struct slice target, struct buf *out) {
-    const struct webhook *w = registry_next(webhooks_registry(rooms.webhooks), slice_of(NULL, 0));
+    const struct webhook *w = registry_at(webhooks_registry(rooms.webhooks), 0);
     for (size_t i = 0; i < target.len; i++) {
         if (target.data[i] == '@' && w != NULL) buf_append_str(out, w->id);
         else if (target.data[i] == '~' && rooms.keys_count > 0)
@@ -415,6 +460,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     rooms.w.options.jobs_room = ROOM_JOBS;
     list_init(&rooms.transfers);
     world_open(&rooms.w);
+    rooms.log = access_log_new(ACCESS_ALL);
     open_rooms();
     struct slice rest = slice_of(data, size);
     while (rest.len > 0) {
@@ -430,6 +476,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (size_t i = 0; i <= REQUESTS_MAX; i++) CHECK(!rooms.waits[i]);
     crash();
     close_rooms();
+    access_log_free(&rooms.log);
     world_close(&rooms.w);
     return 0;
 }

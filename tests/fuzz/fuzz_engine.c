@@ -1,8 +1,8 @@
-/* Bytes as a life of the engine: every kind of command with small arguments, turns, a disk that is
- * late, refuses or loses power, clocks that jump. engine_check holds after each operation, every
- * command that has an answer gets it once, the store can always be opened again. At the end the
- * faults stop, workers ack what they get, and all that is left must settle; a clean restart then
- * finds everything as it was.
+/* Bytes as a life of the engine: every kind of command with small arguments, for one of three
+ * projects that have the same names, turns, a disk that is late, refuses or loses power, clocks
+ * that jump. engine_check holds after each operation, every command that has an answer gets it
+ * once, the store can always be opened again. At the end the faults stop, workers ack what they
+ * get, and all that is left must settle; a clean restart then finds everything as it was.
  *
  * The first bytes choose the engine's bounds, each of the rest an operation or an argument; a text
  * that ends has arguments 0. What must be true of single events is the simulator's business
@@ -21,9 +21,13 @@
 #define HOUR_MS        (60 * (uint64_t)MINUTE_MS)
 #define NAMES          4 /* the last one is never created: nobody may have it */
 #define SUBS           3
+#define PROJECTS       3
+#define JOBS_ROOM      5
+#define WORKERS_MAX    (OPERATIONS_MAX + PROJECTS * SUBS + 1)
 #define LIST_STEPS     4
 #define CLAIMS_MAX     4
 
+static const uint32_t projects[PROJECTS] = {PROJECT_DEFAULT, 2, UINT32_MAX};
 static const char *const names[NAMES] = {"a", "b", "c", "-"};
 static const char *const types[] = {"job.done", "job.failed", "x", ""};
 static const char *const subjects[] = {"", "k1", "k2", "k3"};
@@ -45,6 +49,7 @@ struct fuzz {
     struct world w;
     struct slice rest;
     uint64_t last_attachment;
+    uint32_t project_of[WORKERS_MAX]; /* by attachment */
     uint32_t last_rid;
     bool waits[ANSWERS_MAX]; /* by rid */
     bool ack_at_once;        /* what is handed out is acked while the turn's effects are released */
@@ -116,10 +121,24 @@ static void on_effect(void *ctx, const struct effect *e) {
         f->waits[e->route.rid] = false;
         return;
     case EFFECT_DELIVER:
+        CHECK(e->u.deliver.event.project == f->project_of[e->u.deliver.attachment]);
         if (f->ack_at_once) {
             settle(f, COMMAND_ACK, e->u.deliver.attachment, e->u.deliver.tag);
         }
         return;
+    case EFFECT_JOB: {
+        struct event event;
+        struct job_info job;
+        CHECK(engine_event_get(f->w.engine, e->u.job.project, e->u.job.seq, &event));
+        CHECK(slice_eq(event.subject, e->u.job.id) && e->route.room == JOBS_ROOM);
+        /* It may have been forgotten since; its events are its project's. */
+        if (!engine_job_get(f->w.engine, e->u.job.project, e->u.job.id, &job)) return;
+        for (size_t i = 0; i < job.seqs_count; i++) {
+            if (!engine_event_get(f->w.engine, e->u.job.project, job.seqs[i], &event)) continue;
+            CHECK(slice_eq(event.subject, job.id));
+        }
+        return;
+    }
     default: return;
     }
 }
@@ -157,10 +176,9 @@ static uint64_t any_place(struct fuzz *f, enum start_kind start) {
 
 static void op_publish(struct fuzz *f) {
     struct event events[3];
-    struct command c = {.kind = COMMAND_PUBLISH};
+    struct command c = {.kind = COMMAND_PUBLISH, .project = f->w.project};
     static const uint8_t body[64];
     c.u.publish.count = 1 + below(f, 3);
-    c.u.publish.project = PROJECT_DEFAULT;
     c.u.publish.events = events;
     for (size_t i = 0; i < c.u.publish.count; i++) {
         events[i] = (struct event){.type = PICK(f, types),
@@ -178,7 +196,7 @@ static void op_publish(struct fuzz *f) {
 
 static void op_create(struct fuzz *f) {
     uint64_t list_ms[LIST_STEPS];
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_CREATE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_CREATE, .project = f->w.project};
     c.u.create.name = PICK(f, names);
     c.u.create.policy = any_policy(f, list_ms);
     c.u.create.start = (enum start_kind)below(f, 4);
@@ -188,14 +206,14 @@ static void op_create(struct fuzz *f) {
 
 static void op_update(struct fuzz *f) {
     uint64_t list_ms[LIST_STEPS];
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_UPDATE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_UPDATE, .project = f->w.project};
     c.u.update.name = PICK(f, names);
     c.u.update.policy = any_policy(f, list_ms);
     step(f, &c);
 }
 
 static void op_pause(struct fuzz *f) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_PAUSE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_PAUSE, .project = f->w.project};
     c.u.pause.name = PICK(f, names);
     uint8_t bits = take(f);
     c.u.pause.paused = bits & 1;
@@ -204,7 +222,7 @@ static void op_pause(struct fuzz *f) {
 }
 
 static void op_seek(struct fuzz *f) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_SEEK};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_SEEK, .project = f->w.project};
     c.u.seek.name = PICK(f, names);
     c.u.seek.start = (enum start_kind)below(f, 4);
     c.u.seek.start_value = any_place(f, c.u.seek.start);
@@ -212,13 +230,13 @@ static void op_seek(struct fuzz *f) {
 }
 
 static void op_delete(struct fuzz *f) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE, .project = f->w.project};
     c.u.delete.name = PICK(f, names);
     step(f, &c);
 }
 
 static void op_task(struct fuzz *f) {
-    struct command c = {.kind = COMMAND_TASK_CREATE};
+    struct command c = {.kind = COMMAND_TASK_CREATE, .project = f->w.project};
     uint8_t bits = take(f);
     c.u.task.kind = (enum task_kind)(bits & 3);
     c.u.task.name = PICK(f, names);
@@ -235,7 +253,7 @@ static void op_task(struct fuzz *f) {
 }
 
 static void op_cancel(struct fuzz *f) {
-    struct command c = {.kind = COMMAND_TASK_CANCEL};
+    struct command c = {.kind = COMMAND_TASK_CANCEL, .project = f->w.project};
     c.u.cancel.id = take(f);
     step(f, &c);
 }
@@ -258,9 +276,10 @@ static void op_attach(struct fuzz *f) {
     uint64_t list_ms[LIST_STEPS];
     struct claim claims[CLAIMS_MAX];
     struct policy policy;
-    struct command c = {.kind = COMMAND_ATTACH};
+    struct command c = {.kind = COMMAND_ATTACH, .project = f->w.project};
     uint8_t bits = take(f);
     c.u.attach.attachment = c.route.handle = ++f->last_attachment;
+    f->project_of[f->last_attachment] = f->w.project;
     c.u.attach.name = PICK(f, names);
     c.u.attach.window_events = below(f, 12);
     c.u.attach.window_bytes = bits & 1 ? 40 : 1 << 20;
@@ -284,6 +303,20 @@ static void op_attach(struct fuzz *f) {
             claims[i] = (struct claim){tag, any_place(f, START_SEQ), below(f, 8) == 7};
         }
     }
+    step(f, &c);
+}
+
+/* Whom the next commands speak for. */
+static void op_project(struct fuzz *f) {
+    f->w.project = projects[below(f, PROJECTS)];
+}
+
+static void op_job(struct fuzz *f) {
+    struct command c = {.kind = COMMAND_JOB_PUT, .project = f->w.project};
+    c.u.job.id = PICK(f, subjects);
+    c.u.job.endpoints = PICK(f, endpoints);
+    c.u.job.metadata = PICK(f, metadata);
+    c.u.job.ttl_ms = any_ms(f);
     step(f, &c);
 }
 
@@ -381,7 +414,11 @@ static void op_disk(struct fuzz *f) {
     }
 }
 
+/* Bytes from here on: what came later than the seeds. */
+#define LATER_FROM 248
+
 static void operation(struct fuzz *f) {
+    static void (*const later[])(struct fuzz *) = {op_project, op_job};
     /* The more often one stands here, the more often it is drawn. The seeds count on the order. */
     static void (*const operations[])(struct fuzz *) = {
         turn,      turn,      turn,      op_publish, op_publish, op_publish,   op_settle, op_settle,
@@ -389,18 +426,25 @@ static void operation(struct fuzz *f) {
         op_create, op_update, op_pause,  op_seek,    op_delete,  op_task,      op_task,   op_cancel,
         op_config, op_window, op_hold,   op_detach,  op_clock,   op_retention, crash,
     };
-    operations[below(f, sizeof operations / sizeof operations[0])](f);
+    uint8_t byte = take(f);
+    if (byte >= LATER_FROM) later[(byte - LATER_FROM) % 2](f);
+    else operations[byte % (sizeof operations / sizeof operations[0])](f);
     engine_check(f->w.engine);
 }
 
 /* ---- the end ---- */
 
+/* The i-th of all that there may be. */
+static bool subscription_at(struct fuzz *f, int i, struct subscription_info *s) {
+    return engine_subscription_get(f->w.engine, projects[i / SUBS], slice_str(names[i % SUBS]), s);
+}
+
 static bool all_settled(struct fuzz *f) {
     struct engine_stats stats;
     engine_stats(f->w.engine, &stats);
-    for (int i = 0; i < SUBS; i++) {
+    for (int i = 0; i < PROJECTS * SUBS; i++) {
         struct subscription_info s;
-        if (!engine_subscription_get(f->w.engine, slice_str(names[i]), &s)) continue;
+        if (!subscription_at(f, i, &s)) continue;
         if (s.floor != stats.last_seq + 1 || s.why_idle != IDLE_EMPTY) return false;
         if (s.ready + s.leased + s.delayed + s.blocked > 0) return false;
     }
@@ -417,9 +461,11 @@ static void settle_everything(struct fuzz *f) {
     engine_set_retention(w->engine, &f->retention);
     for (uint64_t i = 1; i <= f->last_attachment; i++) world_detach(w, i, DETACH_RELEASE);
     f->ack_at_once = true;
-    for (int i = 0; i < SUBS; i++) {
-        world_pause(w, names[i], false);
-        world_attach(w, ++f->last_attachment, names[i], 8, 0);
+    for (int i = 0; i < PROJECTS * SUBS; i++) {
+        w->project = projects[i / SUBS];
+        world_pause(w, names[i % SUBS], false);
+        f->project_of[++f->last_attachment] = w->project;
+        world_attach(w, f->last_attachment, names[i % SUBS], 8, 0);
     }
     for (int round = 0;; round++) {
         CHECK(round < ROUNDS_MAX);
@@ -447,15 +493,36 @@ static void check_rows(struct fuzz *f) {
     store_seek(f->w.store, STORE_DEAD, slice_of(NULL, 0), &it);
     for (; it.valid; store_next(f->w.store, &it)) {
         bool known = false;
-        for (int i = 0; i < SUBS; i++) {
+        for (int i = 0; i < PROJECTS * SUBS; i++) {
             struct subscription_info s;
-            bool found = engine_subscription_get(f->w.engine, slice_str(names[i]), &s);
-            known |= found && s.id == key_read_u32(it.key, 0);
+            known |= subscription_at(f, i, &s) && s.id == key_read_u32(it.key, 0);
         }
         CHECK(known);
     }
     store_iter_end(f->w.store, &it);
     store_end_reads(f->w.store);
+}
+
+static void describe_project(struct fuzz *f, uint32_t project, struct buf *out) {
+    struct project_stats stats;
+    struct task_info t = {.id = 0};
+    engine_project_stats(f->w.engine, project, &stats);
+    buf_printf(out, "; project %u has %u and %u jobs", project, stats.subscriptions, stats.jobs);
+    while (engine_task_next(f->w.engine, project, t.id, &t)) {
+        buf_printf(out, "; task %u %s next %llu matched %llu cancelled %d", t.id,
+                   task_kind_name(t.kind), (unsigned long long)t.next,
+                   (unsigned long long)t.matched, t.cancelled);
+    }
+    for (size_t i = 1; i < sizeof subjects / sizeof subjects[0]; i++) {
+        struct job_info j;
+        if (!engine_job_get(f->w.engine, project, slice_str(subjects[i]), &j)) continue;
+        buf_printf(out, "; job %s %s due %llu events %llu of %zu from %llu", subjects[i],
+                   job_state_name(j.state), (unsigned long long)j.due_at_ms,
+                   (unsigned long long)j.events_total, j.seqs_count,
+                   (unsigned long long)(j.seqs_count == 0 ? 0 : j.seqs[0]));
+        buf_append_slice(out, j.endpoints);
+        buf_append_slice(out, j.metadata);
+    }
 }
 
 /* Everything that stays as it is when nobody is attached. */
@@ -464,23 +531,18 @@ static void describe(struct fuzz *f, struct buf *out) {
     engine_stats(f->w.engine, &stats);
     buf_printf(out, "%llu to %llu", (unsigned long long)stats.first_seq,
                (unsigned long long)stats.last_seq);
-    for (int i = 0; i < SUBS; i++) {
+    for (int i = 0; i < PROJECTS * SUBS; i++) {
         struct subscription_info s;
-        if (!engine_subscription_get(f->w.engine, slice_str(names[i]), &s)) continue;
+        if (!subscription_at(f, i, &s)) continue;
         buf_printf(out,
                    "; %s %u floor %llu next %llu dead %llu lease %llu list %u rate %u order %d",
-                   names[i], s.id, (unsigned long long)s.floor, (unsigned long long)s.next,
+                   names[i % SUBS], s.id, (unsigned long long)s.floor, (unsigned long long)s.next,
                    (unsigned long long)s.dead, (unsigned long long)s.policy.lease_ms,
                    s.policy.backoff_list_count, s.policy.rate_per_s, s.policy.ordered);
         buf_append_slice(out, s.policy.filter);
         buf_append_slice(out, s.policy.order_key);
     }
-    struct task_info t = {.id = 0};
-    while (engine_task_next(f->w.engine, t.id, &t)) {
-        buf_printf(out, "; task %u %s next %llu matched %llu cancelled %d", t.id,
-                   task_kind_name(t.kind), (unsigned long long)t.next,
-                   (unsigned long long)t.matched, t.cancelled);
-    }
+    for (int i = 0; i < PROJECTS; i++) describe_project(f, projects[i], out);
     store_end_reads(f->w.store);
 }
 
@@ -507,6 +569,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     f.w.quiet = true;
     f.w.on_effect = on_effect;
     f.w.on_effect_ctx = &f;
+    f.w.project = PROJECT_DEFAULT;
+    f.w.options.jobs_room = JOBS_ROOM;
     f.w.options.seed = take(&f);
     f.w.options.outstanding_max = 1 + (uint32_t)take(&f);
     f.w.options.turn_scan_events = 1 + (uint32_t)take(&f);

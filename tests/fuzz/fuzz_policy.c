@@ -48,13 +48,13 @@ static void check_text(const struct policy *p, struct arena *arena) {
 
 static struct policy policy_of_engine(struct world *w) {
     struct subscription_info info;
-    bool found = engine_subscription_get(w->engine, slice_str(NAME), &info);
+    bool found = engine_subscription_get(w->engine, PROJECT_DEFAULT, slice_str(NAME), &info);
     CHECK(found);
     return info.policy;
 }
 
 static void create(struct world *w, const struct policy *p, struct answer *answer) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_CREATE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_CREATE, .project = PROJECT_DEFAULT};
     c.u.create.name = slice_str(NAME);
     c.u.create.policy = *p;
     *answer = (struct answer){.err = ERR_STORE};

@@ -16,7 +16,9 @@ PATIENCE_S = 20  # only ever waited for when something is broken
 
 
 class Server:
-    def __init__(self, *flags, files=None, env=None):
+    """With `tls`, the ssl.SSLContext that trusts it, every connection speaks TLS."""
+
+    def __init__(self, *flags, files=None, env=None, tls=None):
         def limit():
             if files:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
@@ -26,6 +28,7 @@ class Server:
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit,
             env={**os.environ, **(env or {})},
         )
+        self.tls = tls
         self.port = int(self.process.stdout.readline().split()[1])
 
     def connect(self, source="127.0.0.1"):
@@ -33,7 +36,9 @@ class Server:
             ("127.0.0.1", self.port), timeout=PATIENCE_S, source_address=(source, 0)
         )
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return s
+        if self.tls is None:
+            return s
+        return self.tls.wrap_socket(s, server_hostname="127.0.0.1", suppress_ragged_eofs=False)
 
     def cpu_s(self):
         with open(f"/proc/{self.process.pid}/stat") as f:

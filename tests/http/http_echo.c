@@ -9,7 +9,8 @@
  *   /big?n=   n bytes of 'x'
  *   /refuse   on_head says 401
  * Flags, each with a number: --head-ms --idle-ms --grace-ms --rate --body-max --per-ip
- * --loopback-counts --stall-ms --write-rate --life-s.
+ * --loopback-counts --stall-ms --write-rate --life-s. With --tls-cert FILE and --tls-key FILE it
+ * speaks TLS.
  * SIGTERM drains and ends; SIGINT ends at once. */
 #include <inttypes.h>
 #include <signal.h>
@@ -20,6 +21,7 @@
 #include "base/crc32c.h"
 #include "base/list.h"
 #include "broker/http/server.h"
+#include "broker/net/tls.h"
 #include "proto/limits.h"
 
 struct echo {
@@ -109,11 +111,11 @@ static void respond_big(struct echo *e, const struct http_request *r) {
     free(bytes);
 }
 
-static enum err on_head(void *ctx, const struct http_request *head, const char **message) {
+static bool on_head(void *ctx, const struct http_request *head, struct http_refusal *refusal) {
     (void)ctx;
-    if (!slice_eq_str(head->path, "/refuse")) return ERR_OK;
-    *message = "refused by on_head";
-    return ERR_UNAUTHENTICATED;
+    if (!slice_eq_str(head->path, "/refuse")) return true;
+    *refusal = (struct http_refusal){.err = ERR_UNAUTHENTICATED, .message = "refused by on_head"};
+    return false;
 }
 
 static void on_request(void *ctx, const struct http_request *r) {
@@ -160,19 +162,37 @@ static void on_life_over(void *ctx) {
     loop_stop(((struct echo *)ctx)->loop);
 }
 
-static uint64_t flag(int argc, char **argv, const char *name, uint64_t otherwise) {
+/* NULL: it is not there. */
+static const char *text_flag(int argc, char **argv, const char *name) {
     for (int i = 1; i + 1 < argc; i += 2) {
-        uint64_t value;
-        if (strcmp(argv[i], name) == 0 && slice_to_u64(slice_str(argv[i + 1]), &value))
-            return value;
+        if (strcmp(argv[i], name) == 0) return argv[i + 1];
     }
-    return otherwise;
+    return NULL;
+}
+
+static uint64_t flag(int argc, char **argv, const char *name, uint64_t otherwise) {
+    const char *text = text_flag(argc, argv, name);
+    uint64_t value;
+    return text != NULL && slice_to_u64(slice_str(text), &value) ? value : otherwise;
+}
+
+/* NULL without the flags; what is wrong with their files ends it. */
+static struct tls_server *open_tls(int argc, char **argv) {
+    const struct tls_options options = {.certs = text_flag(argc, argv, "--tls-cert"),
+                                        .keys = text_flag(argc, argv, "--tls-key")};
+    struct tls_server *tls;
+    char error[256];
+    if (options.certs == NULL || options.keys == NULL) return NULL;
+    if (tls_server_open(&tls, &options, error, sizeof error) == 0) return tls;
+    fprintf(stderr, "%s\n", error);
+    exit(1);
 }
 
 int main(int argc, char **argv) {
     struct echo e = {0};
     char error[256];
     uint16_t port;
+    struct tls_server *tls = open_tls(argc, argv);
     const struct http_server_options options = {
         .body_max_bytes = (size_t)flag(argc, argv, "--body-max", 0),
         .on_head = on_head,
@@ -185,6 +205,7 @@ int main(int argc, char **argv) {
         .body_bytes_per_s = flag(argc, argv, "--rate", 0),
         .connections_per_ip = (size_t)flag(argc, argv, "--per-ip", 0),
         .loopback_counts = flag(argc, argv, "--loopback-counts", 0) != 0,
+        .tls = tls,
     };
     list_init(&e.waiting);
     if (loop_open(&e.loop) != 0) return 1;
@@ -205,6 +226,7 @@ int main(int argc, char **argv) {
     loop_timer_stop(&e.life);
     http_server_close(&e.server);
     loop_close(&e.loop);
+    tls_server_close(&tls);
     CHECK(e.waiting_count == 0); /* every one was answered, or reported as gone */
     return 0;
 }

@@ -6,12 +6,19 @@ import re
 import select
 import signal
 import socket
+import ssl
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from corpus import BODY_MAX, CASES, get, post
 from echo import PATIENCE_S, Reader, Server, crc32c
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "e2e"))
+
+from certificates import Authority  # noqa: E402
 
 SHORT = 300  # longer requests are not split at every offset
 
@@ -19,6 +26,24 @@ SHORT = 300  # longer requests are not split at every offset
 @pytest.fixture(scope="module")
 def server():
     s = Server("--body-max", BODY_MAX)
+    yield s
+    s.stop()
+
+
+@pytest.fixture(scope="module")
+def tls_flags(tmp_path_factory):
+    """What a server that speaks TLS is started with, and who trusts it."""
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    cert, key = authority.server("server")
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # an end without close_notify is an error
+    return ("--tls-cert", cert, "--tls-key", key), context
+
+
+@pytest.fixture(scope="module")
+def tls_server(tls_flags):
+    flags, trusting = tls_flags
+    s = Server("--body-max", BODY_MAX, *flags, tls=trusting)
     yield s
     s.stop()
 
@@ -66,6 +91,11 @@ assert len(set(IDS)) == len(IDS)
 @pytest.mark.parametrize("name,raw,statuses,closes", CASES, ids=IDS)
 def test_whole(server, name, raw, statuses, closes):
     check(server, [raw], statuses, closes)
+
+
+@pytest.mark.parametrize("name,raw,statuses,closes", CASES, ids=IDS)
+def test_whole_over_tls(tls_server, name, raw, statuses, closes):
+    check(tls_server, [raw], statuses, closes)
 
 
 @pytest.mark.parametrize("name,raw,statuses,closes", CASES, ids=IDS)
@@ -426,22 +456,27 @@ def test_a_client_that_reads_slowly_is_served(request):
         assert got > 20000000 and time.monotonic() - began > 0.4
 
 
+def fill(server, count, part):
+    """So many connections that were answered once and have sent a part of the next request."""
+    made = [server.connect() for _ in range(count)]
+    for s in made:
+        s.sendall(get())
+        assert Reader(s).answer()[0] == 200
+        s.sendall(part)
+    return made
+
+
 def test_out_of_descriptors(request):
     """Accepting pauses, those inside are served, nothing spins, and it goes on when one leaves."""
-    server = start(request, files=64)
-    inside, outside = [], []
-    for _ in range(100):
-        s = server.connect()
+    part, rest = get()[:10], get()[10:]
+    server = start(request, "--head-ms", 60000, files=64)
+    inside = fill(server, 48, part)  # 64 less a quarter
+    outside = [server.connect() for _ in range(3)]
+    for s in outside:
         s.sendall(get())
-        (inside if select.select([s], [], [], 0.2)[0] else outside).append(s)
-        if len(outside) == 3:
-            break
-    assert len(inside) == 48  # 64 less a quarter
-    assert len(outside) == 3
-    for s in inside:
-        assert Reader(s).answer()[0] == 200
+    assert not select.select(outside, [], [], 0.5)[0]
     before = server.cpu_s()
-    inside[0].sendall(get())
+    inside[0].sendall(rest + part)
     assert Reader(inside[0]).answer()[0] == 200
     assert not select.select(outside, [], [], 0.5)[0]
     assert server.cpu_s() - before < 0.2
@@ -451,9 +486,65 @@ def test_out_of_descriptors(request):
         assert Reader(s).answer()[0] == 200
         s.close()
     for s in inside[3:]:
+        s.sendall(rest)
+        assert Reader(s).answer()[0] == 200
         s.close()
     _, err = server.stop()
     assert err.count("no more connections are accepted") == 1
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_idle_connections_make_room(request, tls_flags, tls):
+    """When every place is taken, those that were idle longest go, one for each that comes; none that is in
+    the middle of a request, and none that has just come. Over TLS they are told (close_notify)."""
+    part, rest = get()[:10], get()[10:]
+    flags, trusting = tls_flags if tls else ((), None)
+    server = start(request, "--head-ms", 60000, *flags, files=64, tls=trusting)
+    busy = fill(server, 8, part)
+    idle = fill(server, 40, b"")
+    came = fill(server, 25, b"")
+    for s in idle[:25]:
+        assert Reader(s).answer() is None
+    for s in idle[25:] + came:
+        s.sendall(get())
+        assert Reader(s).answer()[0] == 200
+    for s in busy:
+        s.sendall(rest)
+        assert Reader(s).answer()[0] == 200
+    for s in busy + idle + came:
+        s.close()
+    _, err = server.stop()
+    assert err.count("those that were idle longest are closed for new ones") == 1
+
+
+def test_who_has_just_come_stays(request):
+    """One place for three who come at once: none takes it from another who was not served yet."""
+    part = get()[:10]
+    server = start(request, "--head-ms", 60000, files=64)
+    busy, idle = fill(server, 47, part), fill(server, 1, b"")
+    came = [server.connect() for _ in range(3)]
+    for s in came:
+        s.sendall(get())
+    for s in came:
+        assert Reader(s).answer()[0] == 200
+    for s in busy + idle + came:
+        s.close()
+
+
+def test_who_goes_idle_makes_room_too(request):
+    """Nobody is idle when others come; then one is."""
+    part, rest = get()[:10], get()[10:]
+    server = start(request, "--head-ms", 60000, files=64)
+    busy = fill(server, 48, part)
+    with server.connect() as came:
+        came.sendall(get())
+        for s in busy:
+            s.sendall(rest)
+            assert Reader(s).answer()[0] == 200
+        assert Reader(came).answer()[0] == 200
+    assert Reader(busy[0]).answer() is None
+    for s in busy:
+        s.close()
 
 
 def test_connections_of_one_address(request):

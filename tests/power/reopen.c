@@ -106,21 +106,21 @@ static void say_config(void *ctx, struct slice key, struct slice value) {
 /* sub NAME PAUSED LEASE_MS MAX_FAILS FILTER, and its dead letters */
 static void say_subscriptions(struct reopen *r) {
     struct subscription_info s = {.name = {NULL, 0}};
-    while (engine_subscription_next(r->engine, s.name, &s)) {
+    while (engine_subscription_next(r->engine, PROJECT_DEFAULT, s.name, &s)) {
         fprintf(r->out, "sub %.*s %d", SLICE_ARG(s.name), s.paused);
         say_u64(r->out, s.policy.lease_ms);
         say_u64(r->out, s.policy.max_fails);
         say_hex(r->out, s.policy.filter);
         fputc('\n', r->out);
         struct dead_scan scan = {r->out, s.name};
-        CHECK(engine_dead_scan(r->engine, s.name, 0, 0, say_dead, &scan));
+        CHECK(engine_dead_scan(r->engine, PROJECT_DEFAULT, s.name, 0, 0, say_dead, &scan));
     }
 }
 
 /* task ID KIND FINISHED SUB FROM TO */
 static void say_tasks(struct reopen *r) {
     struct task_info t = {.id = 0};
-    while (engine_task_next(r->engine, t.id, &t)) {
+    while (engine_task_next(r->engine, PROJECT_DEFAULT, t.id, &t)) {
         fprintf(r->out, "task %u %s %d %.*s", t.id, task_kind_name(t.kind), t.finished_at_ms != 0,
                 SLICE_ARG(t.subscription));
         say_u64(r->out, t.from);
@@ -190,7 +190,7 @@ static void open_engine(struct reopen *r) {
 static void take_delivery(struct reopen *r, const struct effect *f) {
     struct subscription_info s = {.name = {NULL, 0}};
     for (uint64_t i = 0; i < f->u.deliver.attachment; i++) {
-        CHECK(engine_subscription_next(r->engine, s.name, &s));
+        CHECK(engine_subscription_next(r->engine, PROJECT_DEFAULT, s.name, &s));
     }
     const char *how = f->u.deliver.replay ? "replay" : f->u.deliver.redrive ? "redrive" : "live";
     fprintf(r->out, "deliver %.*s", SLICE_ARG(s.name));
@@ -250,7 +250,8 @@ static bool publish_again(void *ctx, const struct event *e) {
     struct reopen *r = ctx;
     struct event again = {.source = e->source, .id = e->id, .type = e->type};
     struct command c = {.kind = COMMAND_PUBLISH,
-                        .u.publish = {.events = &again, .count = 1, .project = e->project}};
+                        .project = PROJECT_DEFAULT,
+                        .u.publish = {.events = &again, .count = 1}};
     if (e->id.len > 0) engine_step(r->engine, r->time, &c);
     return true;
 }
@@ -258,9 +259,12 @@ static bool publish_again(void *ctx, const struct event *e) {
 static void attach_everywhere(struct reopen *r) {
     struct subscription_info s = {.name = {NULL, 0}};
     uint64_t attachment = 0;
-    while (engine_subscription_next(r->engine, s.name, &s)) {
-        struct command resume = {.kind = COMMAND_SUBSCRIPTION_PAUSE, .u.pause = {.name = s.name}};
+    while (engine_subscription_next(r->engine, PROJECT_DEFAULT, s.name, &s)) {
+        struct command resume = {.kind = COMMAND_SUBSCRIPTION_PAUSE,
+                                 .project = PROJECT_DEFAULT,
+                                 .u.pause = {.name = s.name}};
         struct command attach = {.kind = COMMAND_ATTACH,
+                                 .project = PROJECT_DEFAULT,
                                  .u.attach = {.attachment = ++attachment,
                                               .name = s.name,
                                               .window_events = LIMIT_WINDOW_EVENTS,
@@ -284,7 +288,7 @@ static bool all_settled(struct reopen *r) {
     struct subscription_info s = {.name = {NULL, 0}};
     struct engine_stats stats;
     engine_stats(r->engine, &stats);
-    while (engine_subscription_next(r->engine, s.name, &s)) {
+    while (engine_subscription_next(r->engine, PROJECT_DEFAULT, s.name, &s)) {
         uint64_t waiting = s.ready + s.leased + s.delayed + s.blocked;
         if (s.floor <= stats.last_seq || waiting > 0) return false;
     }
@@ -313,11 +317,11 @@ static void read_all(struct reopen *r, const char *file) {
     engine_stats(r->engine, &stats);
     fprintf(r->out, "range %llu %llu\n", (unsigned long long)stats.first_seq,
             (unsigned long long)stats.last_seq);
-    engine_events_scan(r->engine, 1, UINT64_MAX, say_event, r);
+    engine_events_scan(r->engine, PROJECT_DEFAULT, 1, UINT64_MAX, say_event, r);
     say_subscriptions(r);
     say_tasks(r);
     engine_config_scan(r->engine, slice_of(NULL, 0), say_config, r);
-    engine_events_scan(r->engine, 1, UINT64_MAX, publish_again, r);
+    engine_events_scan(r->engine, PROJECT_DEFAULT, 1, UINT64_MAX, publish_again, r);
     run_turn(r);
     fprintf(r->out, "again %zu\n", r->answered);
     drain(r);

@@ -31,15 +31,15 @@ void operator_policy(struct run *r, struct drawn_policy *d) {
 }
 
 static uint64_t cursor_at(struct run *r, int sub) {
-    const struct subscription *s = subscription_find(r->o.w.engine, slice_str(sub_names[sub]));
+    const struct subscription *s = oracle_sub(&r->o, sub);
     return s == NULL ? 0 : cursor_next(r->o.w.engine, &s->live);
 }
 
 void operator_create(struct run *r, int sub, enum start_kind start) {
     struct drawn_policy d;
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_CREATE};
+    struct command c = oracle_command(&r->o, COMMAND_SUBSCRIPTION_CREATE, sub);
     operator_policy(r, &d);
-    c.u.create.name = slice_str(sub_names[sub]);
+    c.u.create.name = slice_str(r->o.slots[sub].name);
     c.u.create.policy = d.policy;
     c.u.create.start = start;
     struct asked *a = oracle_ask(&r->o, &c, sub);
@@ -49,13 +49,14 @@ void operator_create(struct run *r, int sub, enum start_kind start) {
     a->max_fails = d.policy.max_fails;
     a->max_age_ms = d.policy.max_age_ms;
     oracle_step(&r->o, &c);
-    const struct subscription *s = subscription_find(r->o.w.engine, slice_str(sub_names[sub]));
+    const struct subscription *s = oracle_sub(&r->o, sub);
     CHECK(s != NULL);
     a->id = s->id;
     a->seq = cursor_at(r, sub);
     run_say(r, "create %s at %llu: order %d, lag %s, lease %llu, max_fails %u, filter %s",
-            sub_names[sub], (unsigned long long)a->seq, d.order, a->expire ? "expire" : "block",
-            (unsigned long long)d.policy.lease_ms, a->max_fails, fact_filters[d.filter]);
+            r->o.slots[sub].label, (unsigned long long)a->seq, d.order,
+            a->expire ? "expire" : "block", (unsigned long long)d.policy.lease_ms, a->max_fails,
+            fact_filters[d.filter]);
 }
 
 /* What the policy borrows of the engine's own goes while it is set. */
@@ -77,12 +78,12 @@ static void keep_texts(struct policy *p, struct kept_texts *t) {
 static void update(struct run *r, int sub, bool calm) {
     struct drawn_policy d;
     struct kept_texts texts;
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_UPDATE};
-    const struct subscription *s = subscription_find(r->o.w.engine, slice_str(sub_names[sub]));
+    struct command c = oracle_command(&r->o, COMMAND_SUBSCRIPTION_UPDATE, sub);
+    const struct subscription *s = oracle_sub(&r->o, sub);
     operator_policy(r, &d);
     if (s == NULL) return;
     bool other_filter = !calm && run_one_in(r, 3), other_order = !calm && run_one_in(r, 3);
-    c.u.update.name = slice_str(sub_names[sub]);
+    c.u.update.name = slice_str(r->o.slots[sub].name);
     struct policy *p = &c.u.update.policy;
     *p = calm ? s->policy : d.policy;
     p->rate_per_s = calm ? 0 : p->rate_per_s;
@@ -104,8 +105,9 @@ static void update(struct run *r, int sub, bool calm) {
     a->max_fails = p->max_fails;
     a->max_age_ms = p->max_age_ms;
     keep_texts(p, &texts);
-    run_say(r, "update %s: order %d, lag %s, max_fails %u, rate %u, filter %s", sub_names[sub],
-            a->order, a->expire ? "expire" : "block", p->max_fails, p->rate_per_s, texts.filter);
+    run_say(r, "update %s: order %d, lag %s, max_fails %u, rate %u, filter %s",
+            r->o.slots[sub].label, a->order, a->expire ? "expire" : "block", p->max_fails,
+            p->rate_per_s, texts.filter);
     oracle_step(&r->o, &c);
 }
 
@@ -114,14 +116,14 @@ void operator_calm(struct run *r, int sub) {
 }
 
 void operator_pause(struct run *r, int sub, bool paused) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_PAUSE};
-    c.u.pause.name = slice_str(sub_names[sub]);
+    struct command c = oracle_command(&r->o, COMMAND_SUBSCRIPTION_PAUSE, sub);
+    c.u.pause.name = slice_str(r->o.slots[sub].name);
     c.u.pause.paused = paused;
     c.u.pause.ages = run_one_in(r, 2);
     struct asked *a = oracle_ask(&r->o, &c, sub);
     a->flag = paused;
     a->wall_ms = c.u.pause.ages ? 0 : r->o.w.time.wall_ms;
-    run_say(r, "%s %s%s", paused ? "pause" : "unpause", sub_names[sub],
+    run_say(r, "%s %s%s", paused ? "pause" : "unpause", r->o.slots[sub].label,
             c.u.pause.ages ? ", which ages" : "");
     oracle_step(&r->o, &c);
 }
@@ -132,29 +134,29 @@ static uint64_t any_time(struct run *r) {
 }
 
 static void seek(struct run *r, int sub) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_SEEK};
-    c.u.seek.name = slice_str(sub_names[sub]);
+    struct command c = oracle_command(&r->o, COMMAND_SUBSCRIPTION_SEEK, sub);
+    c.u.seek.name = slice_str(r->o.slots[sub].name);
     c.u.seek.start = (enum start_kind)run_below(r, 4);
     c.u.seek.start_value =
         c.u.seek.start == START_TIME ? any_time(r) : run_below(r, r->o.last_seq + 3);
     struct asked *a = oracle_ask(&r->o, &c, sub);
     oracle_seek(&r->o, &c, a);
     a->seq = cursor_at(r, sub);
-    run_say(r, "seek %s, which is at %llu then", sub_names[sub], (unsigned long long)a->seq);
+    run_say(r, "seek %s, which is at %llu then", r->o.slots[sub].label, (unsigned long long)a->seq);
 }
 
 static void delete (struct run *r, int sub) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE};
-    c.u.delete.name = slice_str(sub_names[sub]);
+    struct command c = oracle_command(&r->o, COMMAND_SUBSCRIPTION_DELETE, sub);
+    c.u.delete.name = slice_str(r->o.slots[sub].name);
     oracle_ask(&r->o, &c, sub);
-    run_say(r, "delete %s", sub_names[sub]);
+    run_say(r, "delete %s", r->o.slots[sub].label);
     oracle_step(&r->o, &c);
 }
 
 static void task(struct run *r, int sub) {
-    struct command c = {.kind = COMMAND_TASK_CREATE};
+    struct command c = oracle_command(&r->o, COMMAND_TASK_CREATE, sub);
     c.u.task.kind = (enum task_kind)run_below(r, 4);
-    c.u.task.name = slice_str(sub_names[sub]);
+    c.u.task.name = slice_str(r->o.slots[sub].name);
     int filter = run_one_in(r, 2) ? 0 : (int)run_below(r, FILTERS);
     c.u.task.filter = slice_str(fact_filters[filter]);
     if (run_one_in(r, 3)) c.u.task.rate_per_s = 1 + (uint32_t)run_below(r, 100);
@@ -169,17 +171,30 @@ static void task(struct run *r, int sub) {
     a->filter = filter;
     if (c.u.task.kind == TASK_REPLAY) issue_replay(&r->o, sub);
     run_say(r, "%s %s from %llu to %llu, since %llu, rate %u, filter %s",
-            task_kind_name(c.u.task.kind), sub_names[sub], (unsigned long long)c.u.task.from_seq,
-            (unsigned long long)c.u.task.to_seq, (unsigned long long)c.u.task.from_time_ms,
-            c.u.task.rate_per_s, fact_filters[filter]);
+            task_kind_name(c.u.task.kind), r->o.slots[sub].label,
+            (unsigned long long)c.u.task.from_seq, (unsigned long long)c.u.task.to_seq,
+            (unsigned long long)c.u.task.from_time_ms, c.u.task.rate_per_s, fact_filters[filter]);
     oracle_step(&r->o, &c);
 }
 
+/* Another project's is not there. */
+static enum err cancel_err(const struct engine *e, const struct command *c) {
+    for (size_t i = 0; i < e->tasks_count; i++) {
+        const struct task *t = e->tasks[i];
+        if (t->id != c->u.cancel.id || t->project->id != c->project) continue;
+        return t->finished_at_ms != 0 || t->cancelled ? ERR_NOT_RUNNING : ERR_OK;
+    }
+    return ERR_NOT_FOUND;
+}
+
 static void cancel(struct run *r) {
-    struct command c = {.kind = COMMAND_TASK_CANCEL};
+    int project = run_project(r);
+    struct command c = {.kind = COMMAND_TASK_CANCEL, .project = project_ids[project]};
     c.u.cancel.id = 1 + (uint32_t)run_below(r, r->o.w.engine->next_id);
-    oracle_ask(&r->o, &c, 0);
-    run_say(r, "cancel task %u", c.u.cancel.id);
+    struct asked *a = oracle_ask(&r->o, &c, -1);
+    a->err = cancel_err(r->o.w.engine, &c);
+    a->err_known = true;
+    run_say(r, "cancel task %u, as %d", c.u.cancel.id, project + 1);
     oracle_step(&r->o, &c);
 }
 
@@ -190,22 +205,54 @@ static void config(struct run *r) {
     snprintf(text, sizeof text, "%u", r->step);
     c.u.config.key = slice_str("sim/value");
     c.u.config.value = slice_str(text);
-    oracle_ask(&r->o, &c, 0)->seq = r->step;
+    oracle_ask(&r->o, &c, -1)->seq = r->step;
     run_say(r, "config %s %s", put ? "put" : "delete", text);
     oracle_step(&r->o, &c);
 }
 
 static void job(struct run *r) {
-    struct command c = {.kind = COMMAND_JOB_PUT};
+    int project = run_project(r);
+    struct command c = {.kind = COMMAND_JOB_PUT, .project = project_ids[project]};
     int k = 1 + (int)run_below(r, KEYS - 1), config = (int)run_below(r, JOB_CONFIGS);
     uint64_t ttl_ms = 1 + run_below(r, run_one_in(r, 2) ? 2000 : 30000);
     if (r->temper.long_times && run_one_in(r, 3)) ttl_ms = 1 + run_below(r, 30 * DAY_MS);
     if (producer_full(r)) return;
-    struct asked *a = oracle_ask(&r->o, &c, 0);
+    struct asked *a = oracle_ask(&r->o, &c, -1);
     c.u.job.ttl_ms = ttl_ms;
-    run_say(r, "job %s with config %d for %llu ms", fact_subjects[k], config,
+    run_say(r, "job %s of %d with config %d for %llu ms", fact_subjects[k], project + 1, config,
             (unsigned long long)ttl_ms);
-    oracle_job_put(&r->o, &c, a, k, config);
+    oracle_job_put(&r->o, &c, a, JOB_OF(project, k), config);
+}
+
+/* Asks for a subscription that is there, but not in this project: whatever it is, there is no such
+ * thing. */
+static void stranger(struct run *r, int sub) {
+    static const enum command_kind kinds[] = {
+        COMMAND_SUBSCRIPTION_UPDATE, COMMAND_SUBSCRIPTION_PAUSE, COMMAND_SUBSCRIPTION_SEEK,
+        COMMAND_SUBSCRIPTION_DELETE, COMMAND_TASK_CREATE,
+    };
+    struct slice name = slice_str(r->o.slots[sub].name);
+    uint32_t project = project_ids[run_below(r, PROJECTS)];
+    struct command c = {.kind = kinds[run_below(r, 5)], .project = project};
+    if (oracle_find(&r->o, project, r->o.slots[sub].name) != NULL) return;
+    switch (c.kind) {
+    case COMMAND_SUBSCRIPTION_UPDATE:
+        c.u.update.name = name;
+        c.u.update.policy = policy_default();
+        break;
+    case COMMAND_SUBSCRIPTION_PAUSE:
+        c.u.pause.name = name;
+        c.u.pause.paused = true;
+        break;
+    case COMMAND_SUBSCRIPTION_SEEK: c.u.seek.name = name; break;
+    case COMMAND_SUBSCRIPTION_DELETE: c.u.delete.name = name; break;
+    default: c.u.task.name = name; break;
+    }
+    struct asked *a = oracle_ask(&r->o, &c, -1);
+    a->err = ERR_NOT_FOUND;
+    a->err_known = true;
+    run_say(r, "a stranger names %s", r->o.slots[sub].label);
+    oracle_step(&r->o, &c);
 }
 
 void operator_retain(struct run *r, bool on) {
@@ -231,7 +278,7 @@ void operator_step(struct run *r) {
         job(r);
         return;
     }
-    switch (run_below(r, 11)) {
+    switch (run_below(r, 12)) {
     case 0: operator_pause(r, sub, true); break;
     case 1:
     case 2: operator_pause(r, sub, false); break;
@@ -252,6 +299,7 @@ void operator_step(struct run *r) {
         if (t->tasks) cancel(r);
         break;
     case 8: config(r); break;
+    case 9: stranger(r, sub); break;
     default:
         if (t->tasks) task(r, sub);
     }

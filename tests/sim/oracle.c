@@ -14,6 +14,7 @@ const char *const fact_groups[KEYS] = {NULL, "hi", "lo", "mid"};
 const char *const fact_endpoints[3] = {"", "https://a.example/",
                                        "https://a.example/\nhttps://b.example/h"};
 const char *const sub_names[SUBS] = {"s0", "s1", "s2", "s3"};
+const uint32_t project_ids[PROJECTS] = {PROJECT_DEFAULT, 2, UINT32_MAX};
 
 /* Each has its twin in fact_matches. */
 const char *const fact_filters[FILTERS] = {
@@ -45,6 +46,7 @@ bool fact_matches(const struct fact *f, int filter) {
 }
 
 bool fact_wanted(const struct sub *s, const struct fact *f, bool any) {
+    if (f->project != s->project) return false;
     for (int i = 0; i < FILTERS; i++) {
         if ((s->filters_used >> i & 1) == 0) continue;
         if (fact_matches(f, i) == any) return any;
@@ -127,12 +129,37 @@ int sub_by_id(const struct oracle *o, uint32_t id) {
     return -1;
 }
 
+int project_place(uint32_t id) {
+    for (int i = 0; i < PROJECTS; i++) {
+        if (project_ids[i] == id) return i;
+    }
+    return -1;
+}
+
+/* Not by subscription_find, which is on trial too. */
+struct subscription *oracle_find(const struct oracle *o, uint32_t project, const char *name) {
+    const struct engine *e = o->w.engine;
+    for (size_t i = 0; i < e->subs_count; i++) {
+        struct subscription *s = e->subs[i];
+        if (s->project->id == project && strcmp(s->name, name) == 0) return s;
+    }
+    return NULL;
+}
+
+struct subscription *oracle_sub(const struct oracle *o, int slot) {
+    return oracle_find(o, project_ids[o->slots[slot].project], o->slots[slot].name);
+}
+
 struct worker *oracle_worker(struct oracle *o, uint64_t id) {
     CHECK(id >= 1 && id <= o->last_worker);
     return &o->workers[id];
 }
 
 /* ---- asking ---- */
+
+struct command oracle_command(const struct oracle *o, enum command_kind kind, int sub) {
+    return (struct command){.kind = kind, .project = project_ids[o->slots[sub].project]};
+}
 
 struct asked *oracle_ask(struct oracle *o, struct command *c, int sub) {
     c->route.rid = ++o->last_rid;
@@ -141,7 +168,8 @@ struct asked *oracle_ask(struct oracle *o, struct command *c, int sub) {
     bool settles = c->kind == COMMAND_ACK || c->kind == COMMAND_NACK || c->kind == COMMAND_EXTEND;
     bool answered = !settles && c->kind != COMMAND_WINDOW && c->kind != COMMAND_HOLD &&
                     c->kind != COMMAND_DETACH;
-    *a = (struct asked){.waits = answered, .kind = c->kind, .sub = sub};
+    *a = (struct asked){
+        .waits = answered, .kind = c->kind, .project = project_place(c->project), .sub = sub};
     o->waiting += answered;
     return a;
 }
@@ -181,7 +209,9 @@ static void on_journaled(struct oracle *o, uint64_t seq, const struct fact *fact
     CHECK(seq == o->last_seq + 1 && seq < EVENTS_MAX); /* no gap, never twice */
     o->last_seq = seq;
     o->facts[seq] = *fact;
-    for (int s = 0; s < SUBS; s++) o->subs[s].events[seq].copies[LIVE] = 1;
+    for (int s = 0; s < SUBS; s++) {
+        o->subs[s].events[seq].copies[LIVE] = o->subs[s].project == fact->project;
+    }
 }
 
 static void on_published(struct oracle *o, const struct effect *f, bool arrives) {
@@ -193,20 +223,26 @@ static void on_published(struct oracle *o, const struct effect *f, bool arrives)
     for (size_t i = 0; i < a->count; i++) {
         struct publish_result r = f->u.published.results[i];
         struct fact *fact = &a->facts[i];
-        uint64_t known = fact->id < 0 ? 0 : o->seq_of_id[fact->id];
+        uint64_t *ids = o->seq_of_id[fact->project];
+        uint64_t known = fact->id < 0 ? 0 : ids[fact->id];
         CHECK(!r.duplicate || (known != 0 && r.seq == known));
         if (r.duplicate) continue;
         /* Never journaled again, but when the journal or a day have forgotten it. */
         CHECK(known == 0 || o->trims || o->wall_reached - o->facts[known].published_ms >= DAY_MS);
-        if (fact->id >= 0) o->seq_of_id[fact->id] = r.seq;
+        if (fact->id >= 0) ids[fact->id] = r.seq;
         on_journaled(o, r.seq, fact);
     }
+}
+
+static bool of_project(const struct oracle *o, const struct sub *s, uint64_t seq) {
+    return o->facts[seq].project == s->project;
 }
 
 static void on_created(struct oracle *o, const struct asked *a) {
     struct sub *s = &o->subs[a->sub];
     CHECK(!s->exists);
     memset(s, 0, sizeof *s);
+    s->project = (uint8_t)o->slots[a->sub].project;
     s->exists = true;
     s->id = a->id;
     s->filters_used = 1u << a->filter;
@@ -215,7 +251,9 @@ static void on_created(struct oracle *o, const struct asked *a) {
     s->max_age_least_ms = a->max_age_ms;
     s->order = a->order;
     for (uint64_t seq = 1; seq < a->seq; seq++) s->events[seq].excused = true;
-    for (uint64_t seq = a->seq; seq <= o->last_seq; seq++) s->events[seq].copies[LIVE] = 1;
+    for (uint64_t seq = a->seq; seq <= o->last_seq; seq++) {
+        s->events[seq].copies[LIVE] = of_project(o, s, seq);
+    }
     /* The engine has gone on meanwhile. */
     uint32_t forgotten = o->forgotten_id[a->sub];
     s->blind = forgotten != 0 && s->id >= forgotten && issues_by_id(o, s->id) == NULL;
@@ -247,7 +285,7 @@ static void on_sought(struct oracle *o, const struct asked *a) {
         struct knowledge *k = &s->events[seq];
         k->excused = seq < a->seq;
         if (seq < a->seq) continue;
-        k->copies[LIVE]++;
+        k->copies[LIVE] += of_project(o, s, seq);
         k->delivered[LIVE] = false;
         k->acked[LIVE] = issue_acked(o, s->id, seq, LIVE, a->seeks);
     }
@@ -264,19 +302,31 @@ static bool check_since(void *ctx, const struct dead_letter *d) {
     return true;
 }
 
+/* It is its own project's, and there for nobody else. */
+static struct task_info find_task(struct oracle *o, const struct asked *a, uint32_t id) {
+    struct task_info t, out = {.id = 0};
+    for (int i = 0; i < PROJECTS; i++) {
+        bool found = engine_task_get(o->w.engine, project_ids[i], id, &t);
+        CHECK(found == (i == a->project));
+        if (found) out = t;
+    }
+    CHECK(out.kind == a->task); /* its subscription may be deleted already */
+    CHECK(out.subscription.len == 0 || slice_eq_str(out.subscription, o->slots[a->sub].name));
+    return out;
+}
+
 static void on_task(struct oracle *o, const struct asked *a, uint64_t id) {
-    struct task_info t;
-    bool found = engine_task_get(o->w.engine, (uint32_t)id, &t);
-    CHECK(found && t.kind == a->task);
+    struct sub *s = &o->subs[a->sub];
+    struct task_info t = find_task(o, a, (uint32_t)id);
     if (a->wall_ms != 0 && (t.kind == TASK_REDRIVE || t.kind == TASK_PURGE)) {
         uint64_t since_ms = a->wall_ms;
-        engine_dead_scan(o->w.engine, t.subscription, t.from - 1, UINT32_MAX, check_since,
-                         &since_ms);
+        engine_dead_scan(o->w.engine, project_ids[a->project], t.subscription, t.from - 1,
+                         UINT32_MAX, check_since, &since_ms);
     }
     if (t.kind != TASK_REPLAY) return;
     CHECK(t.from >= 1 && t.from <= t.to && t.to <= o->last_seq);
     for (uint64_t seq = t.from; seq <= t.to; seq++) {
-        o->subs[a->sub].events[seq].copies[REPLAY]++;
+        s->events[seq].copies[REPLAY] += of_project(o, s, seq);
     }
     if (o->replays_count == REPLAYS_MAX) return;
     o->replays[o->replays_count++] = (struct replay_asked){(uint32_t)id, a->sub, a->filter};
@@ -293,9 +343,8 @@ static void on_deleted(struct oracle *o, const struct asked *a) {
 
 static void on_done(struct oracle *o, const struct effect *f) {
     const struct asked *a = answered(o, f);
-    if (a->kind == COMMAND_JOB_PUT) {
-        CHECK(f->err == a->err && f->u.done.created == (f->err == ERR_OK && a->flag));
-    }
+    CHECK(!a->err_known || f->err == a->err);
+    if (a->kind == COMMAND_JOB_PUT) CHECK(f->u.done.created == (f->err == ERR_OK && a->flag));
     if (f->err != ERR_OK) return;
     switch (a->kind) {
     case COMMAND_SUBSCRIPTION_CREATE:
@@ -350,6 +399,7 @@ static void check_event(const struct oracle *o, const struct event *event) {
     struct fact_texts t;
     CHECK(event->seq >= 1 && event->seq <= o->last_seq); /* published, and durable before */
     struct event was = fact_event(&o->facts[event->seq], &t);
+    CHECK(event->project == project_ids[o->facts[event->seq].project]);
     CHECK(slice_eq(event->body, was.body) && slice_eq(event->metadata, was.metadata));
     CHECK(slice_eq(event->type, was.type) && slice_eq(event->subject, was.subject));
     CHECK(slice_eq(event->id, was.id) && slice_eq(event->endpoints, was.endpoints));
@@ -365,6 +415,7 @@ static void on_deliver(struct oracle *o, const struct effect *f, bool arrives) {
     const struct fact *fact = &o->facts[event->seq];
     struct knowledge *k = &s->events[event->seq];
     CHECK(s->exists && !s->paused);
+    CHECK(fact->project == s->project); /* nothing crosses */
     CHECK(fact_wanted(s, fact, true));
     CHECK(fact->deliver_at_ms <= o->wall_reached);
     CHECK(k->confirmed[copy] < k->copies[copy]);
@@ -480,6 +531,12 @@ static void check_expired(const struct sub *s, const struct record_dead *r, enum
 static void dead_written(struct oracle *o, const struct batch *batch, const struct batch_op *op) {
     uint64_t seq = key_read_u64(op->key, 4);
     int sub = sub_by_id(o, key_read_u32(op->key, 0));
+    struct record_dead r;
+    if (op->kind == BATCH_PUT) {
+        bool decoded = record_dead_decode(op->value, &r);
+        CHECK(decoded && r.event.project == project_ids[o->facts[seq].project]);
+        o->counts[o->facts[seq].project].dead++;
+    }
     if (sub < 0) return; /* the engine may have deleted it in a turn that is not durable yet */
     struct sub *s = &o->subs[sub];
     struct knowledge *k = &s->events[seq];
@@ -490,9 +547,7 @@ static void dead_written(struct oracle *o, const struct batch *batch, const stru
         if (copy == LIVE && !moved) k->excused = true;
         return;
     }
-    struct record_dead r;
-    bool decoded = record_dead_decode(op->value, &r);
-    CHECK(decoded);
+    CHECK(o->facts[seq].project == s->project);
     k->died[copy] = true;
     s->inexact = true; /* the dead may be purged, and come to nothing */
     struct fact_texts t;
@@ -538,7 +593,18 @@ static void on_batch(void *ctx, const struct batch *batch) {
 
 /* ---- life ---- */
 
+static void make_slots(struct oracle *o) {
+    for (int i = 0; i < SUBS; i++) {
+        struct slot *slot = &o->slots[i];
+        slot->project = i % o->projects;
+        slot->name = sub_names[i / o->projects];
+        o->subs[i].project = (uint8_t)slot->project;
+        snprintf(slot->label, sizeof slot->label, "%s of %d", slot->name, slot->project + 1);
+    }
+}
+
 void oracle_open(struct oracle *o) {
+    make_slots(o);
     o->w.on_effect = on_effect;
     o->w.on_effect_ctx = o;
     o->w.on_batch = on_batch;
@@ -585,7 +651,7 @@ static void check_config(void *ctx, struct slice key, struct slice value) {
 static void check_survived(struct oracle *o) {
     CHECK(o->w.engine->last_seq == o->last_seq); /* what is durable is there, and no more */
     for (int i = 0; i < SUBS; i++) {
-        const struct subscription *s = subscription_find(o->w.engine, slice_str(sub_names[i]));
+        const struct subscription *s = oracle_sub(o, i);
         CHECK((s != NULL) == o->subs[i].exists);
         CHECK(s == NULL || (s->paused == o->subs[i].paused && s->id == o->subs[i].id));
         CHECK(s == NULL || s->aged_from_ms == o->subs[i].aged_from_ms);
@@ -612,7 +678,7 @@ void oracle_crash(struct oracle *o, size_t durable, uint64_t answers) {
     o->crashes++;
     o->life++;
     o->room = true;
-    o->counts = (struct counts){0};
+    memset(o->counts, 0, sizeof o->counts);
     memory_store_set_room(o->w.store, STORE_ROOM_OK);
     world_crash(&o->w);
     check_survived(o);

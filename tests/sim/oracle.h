@@ -23,6 +23,7 @@
 #include "broker/engine/state.h"
 #include "tests/unit/engine_world.h"
 
+#define PROJECTS    3
 #define SUBS        4
 #define EVENTS_MAX  4096
 #define WORKERS_MAX 1024
@@ -41,6 +42,7 @@ enum copy { LIVE, REPLAY };
 
 /* An event as it was published: fact_event makes it. */
 struct fact {
+    uint8_t project; /* its place in project_ids; the same wherever a project is named below */
     uint8_t type, subject, group, n, pad, endpoints;
     bool bare; /* brings no metadata: group and n are 0, or what its job lent */
     bool lent_metadata, lent_endpoints;
@@ -71,6 +73,7 @@ struct knowledge {
 enum order { ORDER_NONE, ORDER_SUBJECT, ORDER_METADATA };
 
 struct sub {
+    uint8_t project;
     bool exists, paused;
     bool blind; /* deleted while its creation was not durable: who acked what is not known */
     uint32_t id;
@@ -119,8 +122,13 @@ struct known_job {
     uint64_t created_ms, updated_ms, due_ms;
     uint64_t ended_ms; /* when it was final or overdue; 0: neither */
     uint64_t final_seq, action_seq, total;
-    bool noted[EVENTS_MAX];
+    uint8_t noted[EVENTS_MAX / 8]; /* a bit for each seq */
 };
+/* Its place among the known ones; key 0 is no job's. */
+#define JOBS                 (PROJECTS * KEYS)
+#define JOB_OF(project, key) ((project)*KEYS + (key))
+#define JOB_KEY(job)         ((job) % KEYS)
+#define JOB_PROJECT(job)     ((job) / KEYS)
 
 enum worker_state {
     WORKER_NONE,
@@ -170,8 +178,10 @@ struct asked {
     bool waits;
     bool lost; /* its answer does not arrive */
     enum command_kind kind;
-    enum err err; /* PUBLISH and settlements: what must be answered */
-    int sub;
+    enum err err; /* what must be answered, of what the oracle knows beforehand: err_known */
+    bool err_known;
+    int project;
+    int sub;                      /* -1: none, or nobody's */
     struct fact facts[BATCH_MAX]; /* PUBLISH */
     size_t count;
     uint64_t seq;       /* CREATE, SEEK: where the cursor is after it; CONFIG_PUT: the value */
@@ -194,17 +204,21 @@ struct replay_asked {
     int sub, filter;
 };
 
-/* What the engine counts since it was opened. */
-struct counts {
-    uint64_t published, duplicates, refused, delivered, acked, nacked, expired;
+/* A subscription that there may be. The same names are in each project, as far as they go. */
+struct slot {
+    int project;
+    const char *name;
+    char label[16]; /* for people */
 };
 
 struct oracle {
     struct world w;
+    int projects; /* that are used: the first ones */
+    struct slot slots[SUBS];
     uint64_t last_seq;     /* durable */
     uint64_t wall_reached; /* the latest time that any clock of the engine's can have come to */
     struct fact facts[EVENTS_MAX];
-    uint64_t seq_of_id[IDS];
+    uint64_t seq_of_id[PROJECTS][IDS];
     bool trims; /* retention was on: the journal forgets ids */
     uint16_t life;
     bool room;             /* as the engine was told last */
@@ -213,8 +227,8 @@ struct oracle {
     struct sub subs[SUBS];
     struct issues issues[SUBS];
     uint32_t forgotten_id[SUBS]; /* the first in this life whose issues another id has replaced */
-    struct counts counts;
-    struct worker workers[WORKERS_MAX]; /* from 1 */
+    struct engine_totals counts[PROJECTS]; /* since the engine was opened */
+    struct worker workers[WORKERS_MAX];    /* from 1 */
     uint64_t last_worker;
     struct asked asked[ASKED_MAX]; /* by rid */
     uint32_t last_rid, waiting;
@@ -223,7 +237,7 @@ struct oracle {
     struct fact limbo[LIMBO_MAX]; /* published, and the producer does not know whether */
     size_t limbo_count;
     uint64_t config, config_asked;                   /* a value that an operator keeps; 0: none */
-    struct known_job jobs[KEYS], durable_jobs[KEYS]; /* as the engine has them; on the disk */
+    struct known_job jobs[JOBS], durable_jobs[JOBS]; /* as the engine has them; on the disk */
     struct job_page *job_pages; /* of turns that are not durable, the oldest first */
     uint32_t job_notes;         /* events of jobs in the open turn */
     /* For the summary. */
@@ -236,6 +250,7 @@ extern const char *const fact_types[FACT_TYPES], *const fact_subjects[KEYS],
 extern const char *const fact_filters[FILTERS];
 extern const char *const fact_endpoints[3]; /* so many lines */
 extern const char *const sub_names[SUBS];
+extern const uint32_t project_ids[PROJECTS];
 
 /* ---- oracle.c ---- */
 
@@ -244,6 +259,13 @@ void oracle_open(struct oracle *o);
 void oracle_close(struct oracle *o);
 /* Sets the command's rid, under which `asked` is remembered until it is answered. */
 struct asked *oracle_ask(struct oracle *o, struct command *c, int sub);
+/* A command on the subscription of this slot, in its project. */
+struct command oracle_command(const struct oracle *o, enum command_kind kind, int sub);
+/* The project's number, or -1: none of the simulator's. */
+int project_place(uint32_t id);
+/* The engine's subscription of that name, by a walk over all; NULL: there is none. */
+struct subscription *oracle_find(const struct oracle *o, uint32_t project, const char *name);
+struct subscription *oracle_sub(const struct oracle *o, int slot);
 /* Gives it to the engine. */
 void oracle_step(struct oracle *o, const struct command *c);
 /* Lets time pass; the wall clock also jumps by step_ms. */
@@ -292,8 +314,8 @@ struct hand_out *worker_tag(struct worker *w, uint64_t tag);
 
 /* ---- oracle_job.c ---- */
 
-/* Steps a JOB_PUT of this key's subject. */
-void oracle_job_put(struct oracle *o, struct command *c, struct asked *a, int k, int config);
+/* Steps a JOB_PUT of this job's project and subject. */
+void oracle_job_put(struct oracle *o, struct command *c, struct asked *a, int job, int config);
 /* Its events have entered the engine: they are noted, and took what their jobs have. */
 void job_published(struct oracle *o, struct asked *a);
 /* A turn has ended; NULL: without anything to write. */

@@ -36,6 +36,16 @@ static void check_owners(struct oracle *o) {
     }
 }
 
+/* Its own project can read it, and no other. */
+static void check_reader(struct oracle *o, uint64_t seq, uint32_t project) {
+    struct event event;
+    CHECK(project == project_ids[o->facts[seq].project]);
+    for (int i = 0; i < PROJECTS && seq % 8 == 0; i++) {
+        bool found = engine_event_get(o->w.engine, project_ids[i], seq, &event);
+        CHECK(found == (project_ids[i] == project));
+    }
+}
+
 /* Retention takes from the old end only, and what it leaves there is needed. */
 static void check_journal(struct oracle *o) {
     const struct engine *e = o->w.engine;
@@ -49,6 +59,7 @@ static void check_journal(struct oracle *o) {
         CHECK(decoded && event.received_at_ms >= received_ms && event.offset >= offset); /* E8 */
         received_ms = event.received_at_ms;
         offset = event.offset + it.value.len;
+        check_reader(o, seq, event.project);
         if (seq <= e->trimmed_to) CHECK(map_get(&e->stragglers, seq) != NULL);
         else CHECK(seq == next++);
     }
@@ -102,15 +113,63 @@ static void check_leases(const struct oracle *o) {
     }
 }
 
+/* What a project is told of itself, and only of itself; the whole is their sum (E14). */
+static void check_project(const struct oracle *o, int project) {
+    const struct engine_totals *c = &o->counts[project];
+    uint32_t subs = 0, attached = 0, running = 0;
+    struct project_stats t;
+    engine_project_stats(o->w.engine, project_ids[project], &t);
+    CHECK(t.totals.published == c->published && t.totals.duplicates == c->duplicates);
+    CHECK(t.totals.refused == c->refused && t.totals.delivered == c->delivered);
+    CHECK(t.totals.acked == c->acked && t.totals.nacked == c->nacked);
+    CHECK(t.totals.expired == c->expired && t.totals.dead == c->dead);
+    for (int i = 0; i < SUBS; i++) {
+        subs += o->slots[i].project == project && o->subs[i].exists;
+    }
+    for (uint64_t id = 1; id <= o->last_worker; id++) {
+        const struct worker *w = &o->workers[id];
+        bool there = map_get(&o->w.engine->attachments, id) != NULL;
+        attached += there && o->slots[w->sub].project == project;
+    }
+    for (size_t i = 0; i < o->w.engine->tasks_count; i++) {
+        const struct task *task = o->w.engine->tasks[i];
+        if (task->finished_at_ms != 0) continue;
+        CHECK(task->project == task->cursor.sub->project);
+        running += task->project->id == project_ids[project];
+    }
+    CHECK(t.subscriptions == subs && t.attachments == attached && t.tasks_running == running);
+}
+
 static void check_counts(const struct oracle *o) {
-    const struct counts *c = &o->counts;
     struct engine_stats t;
     engine_stats(o->w.engine, &t);
-    CHECK(t.published_total == c->published && t.duplicates_total == c->duplicates);
-    CHECK(t.refused_total == c->refused && t.delivered_total == c->delivered);
-    CHECK(t.acked_total == c->acked && t.nacked_total == c->nacked);
-    CHECK(t.expired_total == c->expired);
+    for (int i = 0; i < PROJECTS; i++) check_project(o, i);
     CHECK(t.room == o->room && t.last_seq == o->last_seq);
+}
+
+/* A project's list has its own subscriptions, and each name only where it is. */
+static void check_lists(struct oracle *o) {
+    for (int p = 0; p < PROJECTS; p++) {
+        struct subscription_info info = {.name = slice_str("")};
+        uint64_t dead = 0;
+        int listed = 0;
+        while (engine_subscription_next(o->w.engine, project_ids[p], info.name, &info)) {
+            int slot = sub_by_id(o, info.id);
+            CHECK(slot >= 0 && o->slots[slot].project == p);
+            CHECK(slice_eq_str(info.name, o->slots[slot].name));
+            listed++;
+        }
+        for (int i = 0; i < SUBS; i++) {
+            struct slice name = slice_str(sub_names[i]);
+            bool there = oracle_find(o, project_ids[p], sub_names[i]) != NULL;
+            listed -= there;
+            CHECK(engine_subscription_get(o->w.engine, project_ids[p], name, &info) == there);
+            bool scanned =
+                engine_dead_scan(o->w.engine, project_ids[p], name, 0, 0, count_dead, &dead);
+            CHECK(scanned == there);
+        }
+        CHECK(listed == 0);
+    }
 }
 
 void oracle_check_rows(struct oracle *o) {
@@ -121,9 +180,10 @@ void oracle_check_rows(struct oracle *o) {
         struct subscription *s = e->subs[i];
         struct subscription_info info;
         uint64_t dead = 0, due = rows(o, STORE_DUE, s->id);
-        bool found = engine_subscription_get(e, slice_str(s->name), &info);
-        found = found && engine_dead_scan(e, slice_str(s->name), 0, 0, count_dead, &dead);
-        CHECK(found);
+        uint32_t project = s->project->id;
+        bool found = engine_subscription_get(e, project, slice_str(s->name), &info);
+        found = found && engine_dead_scan(e, project, slice_str(s->name), 0, 0, count_dead, &dead);
+        CHECK(found && info.id == s->id);
         if (info.dead != dead || s->due_count != due) {
             fprintf(stderr, "%s: %llu dead, rows %llu; %llu due, rows %llu\n", s->name,
                     (unsigned long long)info.dead, (unsigned long long)dead,
@@ -132,10 +192,11 @@ void oracle_check_rows(struct oracle *o) {
         CHECK(info.dead == dead && s->due_count == due);
         CHECK(info.delayed == s->delayed_count + due - s->due.outstanding_count);
         int slot = sub_by_id(o, s->id);
-        CHECK(slot >= 0);
+        CHECK(slot >= 0 && oracle_sub(o, slot) == s);
         check_owed(o, &o->subs[slot], s);
     }
     check_owners(o);
+    check_lists(o);
     check_leases(o);
     oracle_check_jobs(o);
     if (o->check_one_in == 1 || o->turns % 4 == 0) check_journal(o);
@@ -216,8 +277,8 @@ static void check_one_of_session(const struct command *c, const struct attachmen
 
 void oracle_attach(struct oracle *o, struct command *c, struct asked *a) {
     struct engine *e = o->w.engine;
-    struct subscription *s = subscription_find(e, c->u.attach.name);
     struct worker *w = oracle_worker(o, c->u.attach.attachment);
+    struct subscription *s = oracle_sub(o, w->sub);
     size_t count = c->u.attach.claims_count;
     struct candidate *can = mem_zalloc((count + 1) * sizeof *can);
     bool grace = e->time.now_ms < e->grace_until_ms;
@@ -230,6 +291,7 @@ void oracle_attach(struct oracle *o, struct command *c, struct asked *a) {
     oracle_step(o, c);
     const struct attachment *at = map_get(&e->attachments, c->u.attach.attachment);
     CHECK((at != NULL) == there);
+    CHECK(at == NULL || at->sub == oracle_sub(o, w->sub));
     issue_attached(o, w, c, at);
     CHECK(at == NULL || !c->u.attach.alone || at->sub->alone);
     for (size_t i = 0; i < count && at != NULL; i++) {
@@ -261,8 +323,10 @@ void oracle_attach(struct oracle *o, struct command *c, struct asked *a) {
 
 static void check_sub_end(struct oracle *o, int sub) {
     const struct sub *s = &o->subs[sub];
+    const struct slot *slot = &o->slots[sub];
     struct subscription_info info;
-    bool found = engine_subscription_get(o->w.engine, slice_str(sub_names[sub]), &info);
+    bool found = engine_subscription_get(o->w.engine, project_ids[slot->project],
+                                         slice_str(slot->name), &info);
     CHECK(found == s->exists);
     if (!found) return;
     CHECK(info.floor == o->last_seq + 1 && info.next == o->last_seq + 1 && info.tasks == 0);
@@ -274,7 +338,7 @@ static void check_sub_end(struct oracle *o, int sub) {
         if (!fact_wanted(s, &o->facts[seq], false) || k->excused) continue;
         if (k->acked[LIVE] || k->dead[LIVE] || s->blind) continue;
         if (!s->lag_expire_used) {
-            fprintf(stderr, "%s: event %llu is missing\n", sub_names[sub], (unsigned long long)seq);
+            fprintf(stderr, "%s: event %llu is missing\n", slot->label, (unsigned long long)seq);
         }
         CHECK(s->lag_expire_used); /* nothing else loses an event */
         missing++;
@@ -282,7 +346,7 @@ static void check_sub_end(struct oracle *o, int sub) {
     bool exact = !s->inexact && !s->blind;
     bool holds = missing <= info.expired_total && (!exact || missing == info.expired_total);
     if (!holds) {
-        fprintf(stderr, "%s: %llu are missing, %llu expired\n", sub_names[sub],
+        fprintf(stderr, "%s: %llu are missing, %llu expired\n", slot->label,
                 (unsigned long long)missing, (unsigned long long)info.expired_total);
     }
     CHECK(holds);
@@ -291,7 +355,9 @@ static void check_sub_end(struct oracle *o, int sub) {
 static void check_replay_end(struct oracle *o, const struct replay_asked *r) {
     struct task_info t;
     const struct sub *s = &o->subs[r->sub];
-    if (!engine_task_get(o->w.engine, r->id, &t)) return; /* so many came after it */
+    if (!engine_task_get(o->w.engine, project_ids[s->project], r->id, &t)) {
+        return; /* so many came after it */
+    }
     CHECK(t.finished_at_ms != 0);
     if (t.cancelled || t.expired > 0) return;
     for (uint64_t seq = t.from; seq <= t.to; seq++) {

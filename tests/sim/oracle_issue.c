@@ -21,8 +21,8 @@ static struct issues *issues_of(struct oracle *o, int slot, const struct subscri
     return is;
 }
 
-static struct subscription *sub_now(const struct oracle *o, int slot) {
-    return subscription_find(o->w.engine, slice_str(sub_names[slot]));
+static struct engine_totals *counts_of(struct oracle *o, const struct worker *w) {
+    return &o->counts[o->slots[w->sub].project];
 }
 
 static struct attachment *attachment_now(const struct oracle *o, const struct worker *w) {
@@ -167,6 +167,7 @@ static void handed_out(struct oracle *o, const struct effect *f) {
     CHECK(at != NULL && w->attached && !w->kept && !w->hold && !at->sub->paused);
     CHECK(w->open_count < w->window_events && w->open_bytes < w->window_bytes);
     CHECK(f->u.deliver.tag == w->next_tag && event->seq < EVENTS_MAX);
+    CHECK(event->project == project_ids[o->slots[w->sub].project]);
     check_age(o, at->sub, f);
     enum copy copy = f->u.deliver.replay ? REPLAY : LIVE;
     struct issues *is = issues_of(o, w->sub, at->sub);
@@ -195,7 +196,7 @@ static void handed_out(struct oracle *o, const struct effect *f) {
     i->life = o->life;
     i->worker = (uint16_t)(w - o->workers);
     i->tag = (uint32_t)f->u.deliver.tag;
-    o->counts.delivered++;
+    counts_of(o, w)->delivered++;
 }
 
 static void revoked(struct oracle *o, const struct effect *f) {
@@ -209,7 +210,7 @@ static void revoked(struct oracle *o, const struct effect *f) {
         return;
     }
     CHECK(h->live && o->w.time.now_ms >= h->ends_ms);
-    o->counts.expired++;
+    counts_of(o, w)->expired++;
     if (!started(w, tag)) not_failed(o, w, h);
     h->live = false;
 }
@@ -222,10 +223,11 @@ static void lease_soon(struct oracle *o, const struct effect *f) {
 }
 
 static void published(struct oracle *o, const struct effect *f) {
+    struct engine_totals *counts = &o->counts[o->asked[f->route.rid % ASKED_MAX].project];
     if (f->err != ERR_OK) return;
     for (size_t i = 0; i < f->u.published.count; i++) {
-        if (f->u.published.results[i].duplicate) o->counts.duplicates++;
-        else o->counts.published++;
+        if (f->u.published.results[i].duplicate) counts->duplicates++;
+        else counts->published++;
     }
 }
 
@@ -286,7 +288,7 @@ void oracle_publish(struct oracle *o, struct command *c, struct asked *a) {
         bool far = a->facts[i].deliver_at_ms > o->w.time.wall_ms + LIMIT_DELIVER_LATER_MS;
         if (far) a->err = ERR_INVALID_REQUEST;
     }
-    if (a->err != ERR_OK) o->counts.refused += a->count;
+    if (a->err != ERR_OK) o->counts[a->project].refused += a->count;
     oracle_step(o, c);
     if (a->err == ERR_OK) job_published(o, a);
 }
@@ -331,11 +333,11 @@ static enum outcome settle_tag(struct oracle *o, struct worker *w, const struct 
     if (c->kind == COMMAND_ACK) {
         i->settled_life = o->life;
         i->settled_seeks = (uint16_t)o->issues[w->sub].seeks;
-        o->counts.acked++;
+        counts_of(o, w)->acked++;
         if (sub >= 0) o->subs[sub].events[h->seq].acked[h->replay ? REPLAY : LIVE] = true;
         return OUTCOME_OK;
     }
-    o->counts.nacked++;
+    counts_of(o, w)->nacked++;
     if (c->u.settle.kind == NACK_REJECT) return OUTCOME_OK;
     if (expired) return OUTCOME_STALE;
     if (c->u.settle.kind != NACK_FAIL) not_failed(o, w, h);
@@ -423,7 +425,7 @@ static void forget_sought(struct oracle *o, uint32_t sub_id) {
 }
 
 void oracle_seek(struct oracle *o, struct command *c, struct asked *a) {
-    struct subscription *s = sub_now(o, a->sub);
+    struct subscription *s = oracle_sub(o, a->sub);
     if (s != NULL) a->seeks = ++issues_of(o, a->sub, s)->seeks;
     oracle_step(o, c);
     if (s != NULL) forget_sought(o, s->id);
@@ -437,7 +439,7 @@ bool issue_acked(struct oracle *o, uint32_t sub_id, uint64_t seq, enum copy copy
 }
 
 void issue_replay(struct oracle *o, int sub) {
-    const struct subscription *s = sub_now(o, sub);
+    const struct subscription *s = oracle_sub(o, sub);
     if (s != NULL) issues_of(o, sub, s)->replays++;
 }
 

@@ -14,20 +14,35 @@ static const struct {
 struct job_page {
     struct job_page *next;
     uint32_t notes, seen; /* events of jobs, and EFFECT_JOBs of them */
-    struct known_job jobs[KEYS];
-    struct fact overdue[KEYS]; /* that this turn published, by its job; mark 0: none */
-    uint64_t overdue_seq[KEYS];
+    struct known_job jobs[JOBS];
+    struct fact overdue[JOBS]; /* that this turn published, by its job; mark 0: none */
+    uint64_t overdue_seq[JOBS];
 };
 
 static struct engine *engine_of(struct oracle *o) {
     return o->w.engine;
 }
 
-static int key_of_subject(struct slice subject) {
+/* Key 0 is no job's. */
+#define EACH_JOB(k)                                                                                \
+    for (int k = 0; k < JOBS; k++)                                                                 \
+        if (JOB_KEY(k) != 0)
+
+static int job_of(uint32_t project, struct slice subject) {
+    int p = project_place(project);
+    CHECK(p >= 0);
     for (int k = 1; k < KEYS; k++) {
-        if (slice_eq_str(subject, fact_subjects[k])) return k;
+        if (slice_eq_str(subject, fact_subjects[k])) return JOB_OF(p, k);
     }
     return 0;
+}
+
+static struct slice id_of(int k) {
+    return slice_str(fact_subjects[JOB_KEY(k)]);
+}
+
+static bool noted(const struct known_job *j, uint64_t seq) {
+    return (j->noted[seq / 8] >> seq % 8 & 1) != 0;
 }
 
 static struct slice config_metadata(int config, struct fact_texts *t) {
@@ -48,7 +63,7 @@ static uint64_t later(uint64_t a, uint64_t b) {
 
 static void job_ends(struct oracle *o, struct known_job *j) {
     uint64_t at_ms = o->w.time.wall_ms;
-    for (int k = 1; k < KEYS; k++) {
+    EACH_JOB(k) { /* of whatever project: they end in one order */
         const struct known_job *other = &o->jobs[k];
         if (other != j && other->exists) at_ms = later(at_ms, other->ended_ms);
     }
@@ -58,7 +73,7 @@ static void job_ends(struct oracle *o, struct known_job *j) {
 static void job_notes(struct oracle *o, struct known_job *j, uint64_t seq, struct slice type) {
     bool final = slice_eq_str(type, fact_types[FACT_FAILED]);
     j->total++;
-    j->noted[seq] = true;
+    j->noted[seq / 8] |= (uint8_t)(1u << seq % 8);
     if (slice_eq_str(type, fact_types[FACT_ACTION]) && j->action_seq == 0) j->action_seq = seq;
     if (!final || j->final_seq != 0) return;
     j->final_seq = seq;
@@ -76,14 +91,14 @@ static size_t kept(const struct known_job *j, uint64_t seqs[LIMIT_JOB_EVENTS]) {
     uint64_t from = EVENTS_MAX;
     while (from > 1) {
         uint64_t seq = from - 1;
-        bool other = j->noted[seq] && seq != j->final_seq && seq != j->action_seq;
+        bool other = noted(j, seq) && seq != j->final_seq && seq != j->action_seq;
         if (other && others == LIMIT_JOB_EVENTS - pinned) break;
         others += other;
         from--;
     }
     for (uint64_t seq = 1; seq < EVENTS_MAX; seq++) {
         bool pin = seq == j->final_seq || seq == j->action_seq;
-        if (j->noted[seq] && (seq >= from || pin)) seqs[n++] = seq;
+        if (noted(j, seq) && (seq >= from || pin)) seqs[n++] = seq;
     }
     CHECK(n <= LIMIT_JOB_EVENTS);
     return n;
@@ -94,10 +109,11 @@ static uint64_t forget_at(const struct known_job *j) {
 }
 
 static bool engine_has(struct oracle *o, int k) {
-    struct slice id = slice_str(fact_subjects[k]);
     const struct job_table *t = &engine_of(o)->jobs;
     for (size_t i = 0; i < t->timers.len; i++) {
-        if (slice_eq(CONTAINER_OF(t->timers.nodes[i], struct job, timer)->id, id)) return true;
+        const struct job *j = CONTAINER_OF(t->timers.nodes[i], struct job, timer);
+        if (j->project->id != project_ids[JOB_PROJECT(k)]) continue;
+        if (slice_eq(j->id, id_of(k))) return true;
     }
     return false;
 }
@@ -106,12 +122,12 @@ static bool engine_has(struct oracle *o, int k) {
 
 /* What ended first has gone, and only that. */
 static void check_evicted(struct oracle *o, int put) {
-    for (int k = 1; k < KEYS; k++) {
+    EACH_JOB(k) {
         struct known_job *j = &o->jobs[k];
         if (!j->exists || k == put || engine_has(o, k)) continue;
         CHECK(j->ended_ms != 0);
         j->exists = false;
-        for (int i = 1; i < KEYS; i++) {
+        EACH_JOB(i) {
             const struct known_job *other = &o->jobs[i];
             if (!other->exists || other->ended_ms == 0 || i == put) continue;
             CHECK(other->ended_ms >= j->ended_ms);
@@ -127,7 +143,8 @@ static void look_back(struct oracle *o, int k) {
     for (uint64_t seq = e->last_seq; seq > e->trimmed_to && n < LIMIT_JOB_EVENTS; seq--) {
         bool there = event_read(e, seq, &event, NULL);
         CHECK(there);
-        if (slice_eq_str(event.subject, fact_subjects[k])) seqs[n++] = seq;
+        if (event.project != project_ids[JOB_PROJECT(k)]) continue;
+        if (slice_eq(event.subject, id_of(k))) seqs[n++] = seq;
     }
     while (n-- > 0) {
         bool there = event_read(e, seqs[n], &event, NULL);
@@ -140,12 +157,13 @@ void oracle_job_put(struct oracle *o, struct command *c, struct asked *a, int k,
     struct known_job *j = &o->jobs[k];
     struct fact_texts texts;
     uint32_t running = 0;
-    for (int i = 1; i < KEYS; i++) running += o->jobs[i].exists && o->jobs[i].ended_ms == 0;
+    EACH_JOB(i) running += o->jobs[i].exists && o->jobs[i].ended_ms == 0;
     if (!o->room) a->err = ERR_NO_ROOM;
     else if (!j->exists && running >= engine_of(o)->options.jobs_max) a->err = ERR_LIMIT_EXCEEDED;
-    c->u.job.id = slice_str(fact_subjects[k]);
+    c->u.job.id = id_of(k);
     c->u.job.endpoints = config_endpoints(config);
     c->u.job.metadata = config_metadata(config, &texts);
+    a->err_known = true;
     a->flag = !j->exists;
     oracle_step(o, c);
     if (a->err != ERR_OK) return;
@@ -182,7 +200,7 @@ void job_published(struct oracle *o, struct asked *a) {
         if (f->u.published.results[i].duplicate) continue;
         uint64_t seq = f->u.published.results[i].seq;
         struct fact *fact = &a->facts[i];
-        struct known_job *j = &o->jobs[fact->subject];
+        struct known_job *j = &o->jobs[JOB_OF(fact->project, fact->subject)];
         CHECK(seq < EVENTS_MAX);
         if (fact->subject == 0 || !j->exists) continue;
         lend(fact, j->config);
@@ -194,14 +212,15 @@ void job_published(struct oracle *o, struct asked *a) {
 /* ---- turns ---- */
 
 static void note_overdue(struct oracle *o, struct job_page *page, const struct event *event) {
-    int k = key_of_subject(event->subject);
+    int k = job_of(event->project, event->subject);
     struct known_job *j = &o->jobs[k];
-    CHECK(k != 0 && j->exists && j->ended_ms == 0); /* neither final nor overdue: once */
+    CHECK(JOB_KEY(k) != 0 && j->exists && j->ended_ms == 0); /* neither final nor overdue: once */
     CHECK(o->w.time.wall_ms >= j->due_ms && o->room);
     CHECK(event->seq < EVENTS_MAX && page->overdue_seq[k] == 0);
     struct fact *f = &page->overdue[k];
-    *f = (struct fact){.type = FACT_OVERDUE,
-                       .subject = (uint8_t)k,
+    *f = (struct fact){.project = (uint8_t)JOB_PROJECT(k),
+                       .type = FACT_OVERDUE,
+                       .subject = (uint8_t)JOB_KEY(k),
                        .id = -1,
                        .bare = true,
                        .mark = 1,
@@ -214,14 +233,14 @@ static void note_overdue(struct oracle *o, struct job_page *page, const struct e
     job_ends(o, j);
     job_notes(o, j, event->seq, event->type);
     o->job_notes++;
-    o->counts.published++;
+    o->counts[JOB_PROJECT(k)].published++;
 }
 
 /* What is due has happened, but when there was no room for it. */
 static void check_in_time(struct oracle *o) {
     const struct engine *e = engine_of(o);
     uint64_t wall_ms = o->w.time.wall_ms;
-    for (int k = 1; k < KEYS; k++) {
+    EACH_JOB(k) {
         struct known_job *j = &o->jobs[k];
         if (!j->exists) continue;
         if (!engine_has(o, k)) {
@@ -255,8 +274,9 @@ void job_turn(struct oracle *o, const struct engine_turn *turn) {
 
 const struct fact *job_effect(struct oracle *o, const struct effect *f) {
     struct job_page *page = o->job_pages;
-    int k = key_of_subject(f->u.job.id);
-    CHECK(f->route.room == JOBS_ROOM && page != NULL && k != 0 && f->u.job.seq < EVENTS_MAX);
+    int k = job_of(f->u.job.project, f->u.job.id);
+    CHECK(f->route.room == JOBS_ROOM && page != NULL && JOB_KEY(k) != 0);
+    CHECK(f->u.job.seq < EVENTS_MAX && noted(&page->jobs[k], f->u.job.seq));
     CHECK(f->u.job.seq <= engine_of(o)->durable_seq);
     page->seen++;
     return page->overdue_seq[k] == f->u.job.seq ? &page->overdue[k] : NULL;
@@ -287,7 +307,7 @@ void job_batch(struct oracle *o, const struct batch *batch) {
         if (op->table != STORE_JOBS || op->kind != BATCH_PUT) continue;
         bool decoded = record_job_decode(&arena, op->value, &r);
         CHECK(decoded);
-        check_row(&page->jobs[key_of_subject(r.id)], &r);
+        check_row(&page->jobs[job_of(r.project, r.id)], &r);
     }
     arena_free(&arena);
     memcpy(o->durable_jobs, page->jobs, sizeof page->jobs);
@@ -306,15 +326,17 @@ void job_crash(struct oracle *o) {
 }
 
 void oracle_check_jobs(struct oracle *o) {
-    size_t there = 0;
-    for (int k = 1; k < KEYS; k++) {
+    uint32_t of_project[PROJECTS] = {0}, there = 0;
+    EACH_JOB(k) {
         const struct known_job *j = &o->jobs[k];
         struct job_info info;
         struct fact_texts texts;
         uint64_t seqs[LIMIT_JOB_EVENTS];
         size_t n = kept(j, seqs);
-        bool found = engine_job_get(engine_of(o), slice_str(fact_subjects[k]), &info);
+        uint32_t project = project_ids[JOB_PROJECT(k)];
+        bool found = engine_job_get(engine_of(o), project, id_of(k), &info);
         CHECK(found == j->exists);
+        of_project[JOB_PROJECT(k)] += found;
         there += found;
         if (!found) continue;
         CHECK(info.state == state_of(j) && info.overdue == j->overdue);
@@ -325,7 +347,11 @@ void oracle_check_jobs(struct oracle *o) {
         CHECK(info.seqs_count == n);
         CHECK(n == 0 || memcmp(info.seqs, seqs, n * sizeof *seqs) == 0);
     }
-    CHECK(engine_jobs_count(engine_of(o)) == there);
+    for (int p = 0; p < PROJECTS; p++) {
+        struct project_stats stats;
+        engine_project_stats(engine_of(o), project_ids[p], &stats);
+        CHECK(stats.jobs == of_project[p]);
+    }
     struct store_iter it;
     store_seek(o->w.store, STORE_JOBS, slice_of(NULL, 0), &it);
     for (; it.valid; store_next(o->w.store, &it)) there--;
@@ -334,7 +360,7 @@ void oracle_check_jobs(struct oracle *o) {
 }
 
 bool oracle_jobs_ended(const struct oracle *o) {
-    for (int k = 1; k < KEYS; k++) {
+    EACH_JOB(k) {
         if (o->jobs[k].exists && o->jobs[k].ended_ms == 0) return false;
     }
     return true;

@@ -15,8 +15,9 @@ static uint64_t any_deliver_at(struct run *r) {
     }
 }
 
-static struct fact draw_fact(struct run *r, uint32_t nth) {
-    struct fact f = {.type = (uint8_t)run_below(r, 3),
+static struct fact draw_fact(struct run *r, uint8_t project, uint32_t nth) {
+    struct fact f = {.project = project,
+                     .type = (uint8_t)run_below(r, 3),
                      .subject = (uint8_t)run_below(r, KEYS),
                      .group = (uint8_t)run_below(r, KEYS),
                      .n = (uint8_t)run_below(r, 4),
@@ -33,10 +34,10 @@ static struct fact draw_fact(struct run *r, uint32_t nth) {
 static void send_events(struct run *r, const struct fact *facts, size_t count, const char *how) {
     struct event events[BATCH_MAX];
     struct fact_texts texts[BATCH_MAX];
-    struct command c = {.kind = COMMAND_PUBLISH};
+    struct command c = {.kind = COMMAND_PUBLISH, .project = project_ids[facts[0].project]};
     struct oracle *o = &r->o;
     CHECK(count > 0);
-    struct asked *a = oracle_ask(o, &c, 0);
+    struct asked *a = oracle_ask(o, &c, -1);
     a->count = count;
     a->lost = r->temper.network && run_one_in(r, 12);
     for (size_t i = 0; i < count; i++) {
@@ -51,9 +52,8 @@ static void send_events(struct run *r, const struct fact *facts, size_t count, c
     }
     c.u.publish.events = events;
     c.u.publish.count = count;
-    c.u.publish.project = PROJECT_DEFAULT;
-    run_say(r, "%s %zu events, the first with mark %u, id %d, %zu bytes, deliver_at %llu%s", how,
-            count, facts[0].mark, facts[0].id, events[0].body.len,
+    run_say(r, "%s %zu events of %d, the first with mark %u, id %d, %zu bytes, deliver_at %llu%s",
+            how, count, facts[0].project + 1, facts[0].mark, facts[0].id, events[0].body.len,
             (unsigned long long)facts[0].deliver_at_ms, a->lost ? "; the answer will be lost" : "");
     oracle_publish(o, &c, a);
 }
@@ -65,8 +65,9 @@ bool producer_full(const struct run *r) {
 void producer_publish(struct run *r) {
     struct fact facts[BATCH_MAX];
     size_t count = run_one_in(r, 3) ? 1 + run_below(r, BATCH_MAX) : 1;
+    uint8_t project = (uint8_t)run_project(r);
     if (producer_full(r)) return;
-    for (size_t i = 0; i < count; i++) facts[i] = draw_fact(r, (uint32_t)i);
+    for (size_t i = 0; i < count; i++) facts[i] = draw_fact(r, project, (uint32_t)i);
     send_events(r, facts, count, "publish");
 }
 

@@ -16,6 +16,10 @@ int run_sub(struct run *r) {
     return (int)run_below(r, SUBS);
 }
 
+int run_project(struct run *r) {
+    return (int)run_below(r, (uint64_t)r->o.projects);
+}
+
 void run_say(struct run *r, const char *fmt, ...) {
     va_list args;
     if (!r->plan.trace) return;
@@ -83,6 +87,7 @@ static void draw_run(struct run *r, const struct plan *plan) {
     options->jobs_room = JOBS_ROOM;
     if (run_one_in(r, 2)) options->jobs_max = 1 + (uint32_t)run_below(r, 2);
     if (run_one_in(r, 2)) options->restart_grace_ms = 1 + (uint32_t)run_below(r, 3000);
+    r->o.projects = 1 + (int)run_below(r, PROJECTS);
     r->o.w.quiet = !plan->trace;
     r->o.check_one_in = run_one_in(r, 3) ? 1 : 16;
     if (plan->check_every != 0) r->o.check_one_in = plan->check_every;
@@ -163,8 +168,11 @@ static bool all_settled(struct run *r) {
     engine_stats(r->o.w.engine, &stats);
     if (stats.tasks_running > 0 || !oracle_jobs_ended(&r->o)) return false;
     for (int s = 0; s < SUBS; s++) {
+        const struct slot *slot = &r->o.slots[s];
         struct subscription_info info;
-        if (!engine_subscription_get(r->o.w.engine, slice_str(sub_names[s]), &info)) continue;
+        bool there = engine_subscription_get(r->o.w.engine, project_ids[slot->project],
+                                             slice_str(slot->name), &info);
+        if (!there) continue;
         if (info.floor != r->o.last_seq + 1 || info.why_idle != IDLE_EMPTY) return false;
         if (info.ready + info.leased + info.delayed + info.blocked > 0) return false;
     }

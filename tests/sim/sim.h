@@ -90,6 +90,7 @@ uint32_t run_steps(const struct plan *plan);
 uint64_t run_below(struct run *r, uint64_t n);
 bool run_one_in(struct run *r, uint64_t n);
 int run_sub(struct run *r);
+int run_project(struct run *r);
 /* A line of the trace. */
 void run_say(struct run *r, const char *fmt, ...) PRINTF_LIKE(2, 3);
 

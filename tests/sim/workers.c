@@ -77,7 +77,7 @@ static void ask_to_create(struct run *r, struct command *c, struct asked *a,
                           struct drawn_policy *d) {
     bool may = run_one_in(r, 2) && r->step < STEP_END;
     operator_policy(r, d);
-    if (!may || subscription_find(r->o.w.engine, c->u.attach.name) != NULL) return;
+    if (!may || oracle_sub(&r->o, a->sub) != NULL) return;
     c->u.attach.create = &d->policy;
     c->u.attach.start = run_one_in(r, 2) ? START_NEW : START_FIRST;
     a->filter = d->filter;
@@ -93,11 +93,11 @@ static void ask_to_create(struct run *r, struct command *c, struct asked *a,
 uint64_t worker_attach(struct run *r, int sub, uint64_t old) {
     struct claim claims[CLAIMS_MAX];
     struct drawn_policy d;
-    struct command c = {.kind = COMMAND_ATTACH};
     struct oracle *o = &r->o;
+    struct command c = oracle_command(o, COMMAND_ATTACH, sub);
     uint64_t id = new_worker(r, sub);
     c.u.attach.attachment = id;
-    c.u.attach.name = slice_str(sub_names[sub]);
+    c.u.attach.name = slice_str(o->slots[sub].name);
     c.u.attach.window_events = run_below(r, 20);
     c.u.attach.window_bytes = run_one_in(r, 4) ? 20 : 1 << 20;
     c.u.attach.concurrency = (uint32_t)run_below(r, 4);
@@ -117,7 +117,8 @@ uint64_t worker_attach(struct run *r, int sub, uint64_t old) {
     struct asked *a = oracle_ask(o, &c, sub);
     ask_to_create(r, &c, a, &d);
     run_say(r, "worker %llu comes to %s: window %llu and %llu bytes, concurrency %u%s%s",
-            (unsigned long long)id, sub_names[sub], (unsigned long long)c.u.attach.window_events,
+            (unsigned long long)id, o->slots[sub].label,
+            (unsigned long long)c.u.attach.window_events,
             (unsigned long long)c.u.attach.window_bytes, c.u.attach.concurrency,
             c.u.attach.alone ? ", alone" : "", c.u.attach.create != NULL ? ", and makes it" : "");
     if (old != 0) {
@@ -181,7 +182,7 @@ static void send(struct run *r, struct command *c) {
     for (size_t i = 0; i < c->u.settle.count; i++) {
         run_say(
             r, "worker %llu of %s: %s %llu to %llu%s", (unsigned long long)c->u.settle.attachment,
-            sub_names[w->sub], settle_name(c), (unsigned long long)c->u.settle.ranges[i].lo,
+            r->o.slots[w->sub].label, settle_name(c), (unsigned long long)c->u.settle.ranges[i].lo,
             (unsigned long long)c->u.settle.ranges[i].hi, c->u.settle.confirm ? ", and tell" : "");
     }
     oracle_settle(&r->o, c);

@@ -19,6 +19,10 @@ static void open_engine(struct world *w) {
     engine_check(w->engine);
 }
 
+uint32_t world_project(const struct world *w) {
+    return w->project != 0 ? w->project : PROJECT_DEFAULT;
+}
+
 void world_open(struct world *w) {
     if (w->time.now_ms == 0) w->time = (struct engine_time){1000, 1800000000000};
     buf_init(&w->log, 64 << 20);
@@ -59,6 +63,10 @@ static void line_ranges(struct buf *b, const char *name, const struct tag_range 
     }
 }
 
+static void line_project(struct buf *b, uint32_t project) {
+    if (project != PROJECT_DEFAULT) buf_printf(b, " of project %u", project);
+}
+
 static void line(struct world *w, const struct effect *f) {
     struct buf *b = &w->log;
     buf_printf(b, "[%llu] ", (unsigned long long)w->time.now_ms);
@@ -86,6 +94,7 @@ static void line(struct world *w, const struct effect *f) {
                    (unsigned long long)f->u.deliver.tag, (unsigned long long)f->u.deliver.event.seq,
                    SLICE_ARG(f->u.deliver.event.type), f->u.deliver.fails, f->u.deliver.deliveries,
                    f->u.deliver.replay ? " replay" : "", f->u.deliver.redrive ? " redrive" : "");
+        line_project(b, f->u.deliver.event.project);
         break;
     case EFFECT_SETTLED:
         buf_printf(b, "%llu settled", (unsigned long long)f->u.settled.attachment);
@@ -109,6 +118,7 @@ static void line(struct world *w, const struct effect *f) {
     case EFFECT_JOB:
         buf_printf(b, "job %.*s seq %llu", SLICE_ARG(f->u.job.id),
                    (unsigned long long)f->u.job.seq);
+        line_project(b, f->u.job.project);
         break;
     }
     buf_append_byte(b, '\n');
@@ -174,17 +184,16 @@ void world_publish(struct world *w, const char *type, const char *id) {
 }
 
 void world_event(struct world *w, const struct event *event) {
-    struct command c = {.kind = COMMAND_PUBLISH};
+    struct command c = {.kind = COMMAND_PUBLISH, .project = world_project(w)};
     c.u.publish.events = event;
     c.u.publish.count = 1;
-    c.u.publish.project = PROJECT_DEFAULT;
     world_run(w, &c);
 }
 
 void world_create(struct world *w, const char *name, const char *type, const struct policy *policy,
                   enum start_kind start) {
     char filter[256];
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_CREATE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_CREATE, .project = world_project(w)};
     c.u.create.name = slice_str(name);
     c.u.create.policy = policy == NULL ? policy_default() : *policy;
     if (type != NULL) {
@@ -197,7 +206,7 @@ void world_create(struct world *w, const char *name, const char *type, const str
 
 void world_attach(struct world *w, uint64_t attachment, const char *name, uint64_t window,
                   uint32_t concurrency) {
-    struct command c = {.kind = COMMAND_ATTACH};
+    struct command c = {.kind = COMMAND_ATTACH, .project = world_project(w)};
     c.u.attach.attachment = attachment;
     c.u.attach.name = slice_str(name);
     c.u.attach.window_events = window;
@@ -247,7 +256,7 @@ void world_nack(struct world *w, uint64_t attachment, uint64_t tag, enum nack_ki
 
 void world_task(struct world *w, enum task_kind kind, const char *name, uint64_t from, uint64_t to,
                 uint32_t rate_per_s, const char *filter) {
-    struct command c = {.kind = COMMAND_TASK_CREATE};
+    struct command c = {.kind = COMMAND_TASK_CREATE, .project = world_project(w)};
     c.u.task.kind = kind;
     c.u.task.name = slice_str(name);
     c.u.task.from_seq = from;
@@ -259,7 +268,7 @@ void world_task(struct world *w, enum task_kind kind, const char *name, uint64_t
 
 void world_show(struct world *w, const char *name) {
     struct subscription_info s;
-    bool found = engine_subscription_get(w->engine, slice_str(name), &s);
+    bool found = engine_subscription_get(w->engine, world_project(w), slice_str(name), &s);
     CHECK(found);
     buf_printf(
         &w->log, "%s: floor %llu next %llu ready %u leased %u delayed %llu dead %llu idle %s", name,
@@ -275,7 +284,7 @@ void world_show(struct world *w, const char *name) {
 
 void world_show_task(struct world *w, uint32_t id) {
     struct task_info t;
-    bool found = engine_task_get(w->engine, id, &t);
+    bool found = engine_task_get(w->engine, world_project(w), id, &t);
     CHECK(found);
     buf_printf(&w->log, "%s %u: %s %llu-%llu next %llu matched %llu acked %llu expired %llu\n",
                task_kind_name(t.kind), id,
@@ -293,7 +302,7 @@ void world_note(struct world *w, const char *text) {
 
 struct command attach_command(uint64_t attachment, const char *name, uint64_t window,
                               uint32_t concurrency) {
-    struct command c = {.kind = COMMAND_ATTACH};
+    struct command c = {.kind = COMMAND_ATTACH, .project = PROJECT_DEFAULT};
     c.u.attach.attachment = attachment;
     c.u.attach.name = slice_str(name);
     c.u.attach.window_events = window;
@@ -304,13 +313,12 @@ struct command attach_command(uint64_t attachment, const char *name, uint64_t wi
 
 void world_publish_many(struct world *w, const char *type, int count) {
     struct event events[LIMIT_PUBLISH_EVENTS];
-    struct command c = {.kind = COMMAND_PUBLISH};
+    struct command c = {.kind = COMMAND_PUBLISH, .project = world_project(w)};
     for (int i = 0; i < count; i++) {
         events[i] = (struct event){.type = slice_str(type), .body = slice_str("{}")};
     }
     c.u.publish.events = events;
     c.u.publish.count = (size_t)count;
-    c.u.publish.project = PROJECT_DEFAULT;
     world_run(w, &c);
 }
 
@@ -342,21 +350,21 @@ void world_extend(struct world *w, uint64_t attachment, uint64_t lo, uint64_t hi
 }
 
 void world_pause(struct world *w, const char *name, bool paused) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_PAUSE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_PAUSE, .project = world_project(w)};
     c.u.pause.name = slice_str(name);
     c.u.pause.paused = paused;
     world_run(w, &c);
 }
 
 void world_update(struct world *w, const char *name, const struct policy *policy) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_UPDATE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_UPDATE, .project = world_project(w)};
     c.u.update.name = slice_str(name);
     c.u.update.policy = *policy;
     world_run(w, &c);
 }
 
 void world_seek(struct world *w, const char *name, enum start_kind start, uint64_t value) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_SEEK};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_SEEK, .project = world_project(w)};
     c.u.seek.name = slice_str(name);
     c.u.seek.start = start;
     c.u.seek.start_value = value;
@@ -364,13 +372,13 @@ void world_seek(struct world *w, const char *name, enum start_kind start, uint64
 }
 
 void world_delete(struct world *w, const char *name) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE, .project = world_project(w)};
     c.u.delete.name = slice_str(name);
     world_run(w, &c);
 }
 
 void world_cancel(struct world *w, uint32_t task) {
-    struct command c = {.kind = COMMAND_TASK_CANCEL};
+    struct command c = {.kind = COMMAND_TASK_CANCEL, .project = world_project(w)};
     c.u.cancel.id = task;
     world_run(w, &c);
 }
@@ -399,14 +407,14 @@ static bool show_dead(void *ctx, const struct dead_letter *d) {
 }
 
 void world_show_dead(struct world *w, const char *name) {
-    bool found = engine_dead_scan(w->engine, slice_str(name), 0, 0, show_dead, w);
+    bool found = engine_dead_scan(w->engine, world_project(w), slice_str(name), 0, 0, show_dead, w);
     CHECK(found);
     store_end_reads(w->store);
 }
 
 void world_job_put(struct world *w, const char *id, const char *endpoints, const char *metadata,
                    uint64_t ttl_ms) {
-    struct command c = {.kind = COMMAND_JOB_PUT};
+    struct command c = {.kind = COMMAND_JOB_PUT, .project = world_project(w)};
     c.u.job.id = slice_str(id);
     c.u.job.endpoints = slice_str(endpoints);
     c.u.job.metadata = slice_str(metadata);
@@ -418,9 +426,15 @@ void world_job_event(struct world *w, const char *type, const char *job) {
     world_publish_due(w, type, job, 0);
 }
 
+uint32_t world_jobs(const struct world *w) {
+    struct project_stats stats;
+    engine_project_stats(w->engine, world_project(w), &stats);
+    return stats.jobs;
+}
+
 void world_show_job(struct world *w, const char *id) {
     struct job_info j;
-    if (!engine_job_get(w->engine, slice_str(id), &j)) {
+    if (!engine_job_get(w->engine, world_project(w), slice_str(id), &j)) {
         buf_printf(&w->log, "%s: not there\n", id);
         return;
     }

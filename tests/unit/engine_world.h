@@ -15,8 +15,9 @@ struct world {
     struct engine_options options;
     struct engine_time time;
     struct buf log;
-    bool quiet;                                           /* write no transcript */
-    uint64_t last_seq;                                    /* of the last PUBLISHED */
+    uint32_t project;  /* that the commands and reads below speak for; 0: the default one */
+    bool quiet;        /* write no transcript */
+    uint64_t last_seq; /* of the last PUBLISHED */
     void (*on_effect)(void *ctx, const struct effect *e); /* also told, or NULL */
     void *on_effect_ctx;
     /* After the effects of a batch that became durable, with the same context; or NULL. */
@@ -24,6 +25,7 @@ struct world {
 };
 
 void world_open(struct world *w);
+uint32_t world_project(const struct world *w);
 /* A policy whose failures come back after 8 ms, too short for jitter; leases last 4 s. */
 struct policy world_policy(void);
 /* Opens with the subscription "s" on every event from now on; the transcript is empty. */
@@ -66,7 +68,7 @@ void world_show_task(struct world *w, uint32_t id);
 
 /* A line of the test's own in the transcript. */
 void world_note(struct world *w, const char *text);
-/* An ATTACH to fill in further and to give to world_run. */
+/* An ATTACH of the default project to fill in further and to give to world_run. */
 struct command attach_command(uint64_t attachment, const char *name, uint64_t window,
                               uint32_t concurrency);
 /* A PUBLISH of `count` events of this type in one command. */
@@ -98,6 +100,8 @@ void world_job_event(struct world *w, const char *type, const char *job);
 /* Writes "ID: STATE [overdue] due MS events TOTAL [SEQ SEQ ...]", MS from now, or "ID: not there".
  */
 void world_show_job(struct world *w, const char *id);
+/* How many are registered. */
+uint32_t world_jobs(const struct world *w);
 /* Writes "journal: A to B trimmed N" and "blocked by X" when it is. */
 void world_show_journal(struct world *w);
 

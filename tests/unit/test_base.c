@@ -94,7 +94,12 @@ static void test_buf(void **state) {
     buf_free(&b);
 
     buf_init(&b, 1 << 20); /* growth keeps what is there */
-    for (int i = 0; i < 100000; i++) assert_true(buf_append_byte(&b, (uint8_t)(i * 7)));
+    for (int i = 0; i < 100000; i++) {
+        size_t cap = buf_cap_after(&b, 1);
+        assert_true(buf_append_byte(&b, (uint8_t)(i * 7)));
+        assert_int_equal(b.cap, cap); /* as it was told before */
+    }
+    assert_int_equal(buf_cap_after(&b, b.max - b.len), b.max);
     for (int i = 0; i < 100000; i++) assert_int_equal(b.data[i], (uint8_t)(i * 7));
     assert_true(b.cap <= b.max);
     buf_free(&b);

@@ -13,12 +13,11 @@ static void publish(struct world *w, const char *id, const char *body, uint64_t 
                     bool by_body) {
     const struct event event = {
         .source = slice_str("s"), .id = slice_str(id), .body = slice_str(body)};
-    const struct command c = {.kind = COMMAND_PUBLISH,
-                              .u.publish = {.events = &event,
-                                            .count = 1,
-                                            .project = PROJECT_DEFAULT,
-                                            .dedupe_ms = dedupe_ms,
-                                            .dedupe_by_body = by_body}};
+    const struct command c = {
+        .kind = COMMAND_PUBLISH,
+        .project = PROJECT_DEFAULT,
+        .u.publish = {
+            .events = &event, .count = 1, .dedupe_ms = dedupe_ms, .dedupe_by_body = by_body}};
     world_run(w, &c);
 }
 

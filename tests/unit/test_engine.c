@@ -68,10 +68,9 @@ static void the_same_id_is_journaled_once(void **state) {
     /* Twice in one command, before anything is durable. */
     struct event events[2] = {{.type = slice_str("t"), .id = slice_str("x")},
                               {.type = slice_str("t"), .id = slice_str("x")}};
-    struct command c = {.kind = COMMAND_PUBLISH};
+    struct command c = {.kind = COMMAND_PUBLISH, .project = PROJECT_DEFAULT};
     c.u.publish.events = events;
     c.u.publish.count = 2;
-    c.u.publish.project = PROJECT_DEFAULT;
     world_step(&w, &c);
     world_turn(&w);
     world_expect(&w, "[1000] published 4 4 duplicate\n");
@@ -143,7 +142,7 @@ static void poison_becomes_a_dead_letter(void **state) {
     world_nack(&w, 1, 3, NACK_FAIL, DELAY_BY_POLICY, "second");
     world_crash(&w);
     world_show(&w, "s");
-    engine_dead_scan(w.engine, slice_str("s"), 0, 0, print_dead, &w);
+    engine_dead_scan(w.engine, PROJECT_DEFAULT, slice_str("s"), 0, 0, print_dead, &w);
     store_end_reads(w.store);
     world_expect(&w,
                  "[1000] done created\n"
@@ -316,7 +315,7 @@ static void a_replay_never_moves_the_live_position(void **state) {
     world_settle(&w, COMMAND_ACK, 1, 2, 2, true);
     world_settle(&w, COMMAND_ACK, 1, 3, 3, true);
     struct task_info r;
-    assert_true(engine_task_get(w.engine, 2, &r));
+    assert_true(engine_task_get(w.engine, PROJECT_DEFAULT, 2, &r));
     assert_true(r.finished_at_ms != 0);
     assert_int_equal(r.acked_total, 2);
     world_expect(&w,
@@ -379,7 +378,7 @@ static void policies_are_compared_and_deletion_ends_workers(void **state) {
     world_attach(&w, 1, "s", 2, 0);
     world_publish(&w, "a.x", "");
     world_nack(&w, 1, 1, NACK_FAIL, 1000, "x");
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE, .project = PROJECT_DEFAULT};
     c.u.delete.name = slice_str("s");
     world_step(&w, &c);
     world_turn(&w);

@@ -22,14 +22,14 @@ static void open_with_age(struct world *w, uint64_t window) {
 }
 
 static void resume(struct world *w, bool ages) {
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_PAUSE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_PAUSE, .project = PROJECT_DEFAULT};
     c.u.pause.name = slice_str("s");
     c.u.pause.ages = ages;
     world_run(w, &c);
 }
 
 static void since(struct world *w, enum task_kind kind, uint64_t wall_ms) {
-    struct command c = {.kind = COMMAND_TASK_CREATE};
+    struct command c = {.kind = COMMAND_TASK_CREATE, .project = PROJECT_DEFAULT};
     c.u.task.kind = kind;
     c.u.task.name = slice_str("s");
     c.u.task.from_time_ms = wall_ms;
@@ -233,7 +233,7 @@ static void open_with_dead(struct world *w, uint64_t keep_ms) {
 
 static uint64_t dead_left(struct world *w) {
     struct subscription_info s;
-    bool found = engine_subscription_get(w->engine, slice_str("s"), &s);
+    bool found = engine_subscription_get(w->engine, PROJECT_DEFAULT, slice_str("s"), &s);
     assert_true(found);
     store_end_reads(w->store);
     return s.dead;
@@ -283,7 +283,7 @@ static void a_redrive_since_a_time_over_a_restart(void **state) {
     (void)state;
     struct world w = {0};
     open_with_dead(&w, 3 * HOUR);
-    struct command c = {.kind = COMMAND_TASK_CREATE};
+    struct command c = {.kind = COMMAND_TASK_CREATE, .project = PROJECT_DEFAULT};
     c.u.task.kind = TASK_REDRIVE;
     c.u.task.name = slice_str("s");
     c.u.task.from_time_ms = w.time.wall_ms - 5 * HOUR;
@@ -307,7 +307,7 @@ static void dead_letters_until_a_time_are_refused(void **state) {
     (void)state;
     struct world w = {0};
     open_with_dead(&w, 0);
-    struct command c = {.kind = COMMAND_TASK_CREATE};
+    struct command c = {.kind = COMMAND_TASK_CREATE, .project = PROJECT_DEFAULT};
     c.u.task.name = slice_str("s");
     c.u.task.to_time_ms = w.time.wall_ms;
     c.u.task.kind = TASK_REDRIVE;

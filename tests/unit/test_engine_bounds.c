@@ -36,7 +36,7 @@ static size_t one_turn(struct world *w) {
 
 static struct subscription_info info(struct world *w) {
     struct subscription_info s;
-    assert_true(engine_subscription_get(w->engine, slice_str("s"), &s));
+    assert_true(engine_subscription_get(w->engine, PROJECT_DEFAULT, slice_str("s"), &s));
     store_end_reads(w->store);
     return s;
 }
@@ -73,13 +73,13 @@ static void large_events_count_as_many(void **state) {
     world_crash(&w);
     struct command c = attach_command(1, "s", 10, 0);
     world_step(&w, &c);
-    c = (struct command){.kind = COMMAND_TASK_CREATE};
+    c = (struct command){.kind = COMMAND_TASK_CREATE, .project = PROJECT_DEFAULT};
     c.u.task.kind = TASK_COUNT;
     c.u.task.name = slice_str("s");
     world_step(&w, &c);
     one_turn(&w);
     assert_in_range(info(&w).next, 200, READ_BYTES / (256 * KIB));
-    assert_true(engine_task_next(w.engine, 0, &count));
+    assert_true(engine_task_next(w.engine, PROJECT_DEFAULT, 0, &count));
     assert_in_range(count.next, 200, READ_BYTES / (256 * KIB));
     world_turn(&w);
     assert_int_equal(info(&w).next, 301);
@@ -95,16 +95,17 @@ static void tasks_share_the_slice_of_a_turn(void **state) {
     world_create(&w, "s", NULL, NULL, START_NEW);
     for (int i = 0; i < 5; i++) world_publish_many(&w, "t", 1000);
     for (int i = 0; i < 10; i++) {
-        struct command c = {.kind = COMMAND_TASK_CREATE};
+        struct command c = {.kind = COMMAND_TASK_CREATE, .project = PROJECT_DEFAULT};
         c.u.task.kind = TASK_COUNT;
         c.u.task.name = slice_str("s");
         world_step(&w, &c);
     }
     one_turn(&w);
-    for (uint32_t id = 0; engine_task_next(w.engine, id, &t); id = t.id) looked_at += t.next - 1;
+    for (uint32_t id = 0; engine_task_next(w.engine, PROJECT_DEFAULT, id, &t); id = t.id)
+        looked_at += t.next - 1;
     assert_int_equal(looked_at, 8192);
     world_turn(&w);
-    for (uint32_t id = 0; engine_task_next(w.engine, id, &t); id = t.id) {
+    for (uint32_t id = 0; engine_task_next(w.engine, PROJECT_DEFAULT, id, &t); id = t.id) {
         assert_int_equal(t.matched, 5000);
         assert_true(t.finished_at_ms > 0);
     }
@@ -192,7 +193,7 @@ static void a_large_subscription_is_deleted_in_slices(void **state) {
     assert_int_equal(rows(&w, STORE_DEAD), 1500);
     assert_int_equal(rows(&w, STORE_DUE), 1200);
     assert_int_equal(rows(&w, STORE_RETRIES), 1100);
-    struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE};
+    struct command c = {.kind = COMMAND_SUBSCRIPTION_DELETE, .project = PROJECT_DEFAULT};
     c.u.delete.name = slice_str("s");
     world_step(&w, &c);
     assert_int_equal(turns_of_deletion(&w, 2), 2);

@@ -1,13 +1,19 @@
 /* A store that does not fit together is an error at the start that names the place: each row that
- * the engine reads then is damaged, misplaced or taken away once. */
+ * the engine reads then is damaged, misplaced or taken away once. What it reads later, dead letters
+ * and what waits on disk, ends the process with the same sentence. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 /* cmocka.h needs the above first. */
 #include <cmocka.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "proto/limits.h"
 #include "storage/record.h"
@@ -319,6 +325,228 @@ static void the_record_of_an_event_that_is_out_is_gone(void **state) {
     drop(&b);
 }
 
+/* ---- projects ---- */
+
+static void a_row_of_no_project_or_of_another(void **state) {
+    (void)state;
+    static const struct {
+        enum store_table table;
+        int nth;
+        uint32_t project;
+        const char *what;
+    } rows[] = {
+        {STORE_SUBSCRIPTIONS, 0, 0, "subscription 1"},
+        {STORE_TASKS, 0, 0, "task 2"},
+        {STORE_TASKS, 0, 2, "task 2"}, /* its subscription is the default project's */
+        {STORE_JOBS, 1, 0, "the row of job 2"},
+        {STORE_JOURNAL, 1, 0, "journal record 2"},
+        {STORE_JOURNAL, 3, 0, "journal record 4"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct broken b;
+        make(&b);
+        struct row row = row_at(&b, rows[i].table, rows[i].nth);
+        struct record_subscription s;
+        struct record_task t;
+        struct record_job j;
+        struct event e;
+        struct slice value = slice_of(NULL, 0);
+        uint64_t seq;
+        switch (rows[i].table) {
+        case STORE_SUBSCRIPTIONS:
+            assert_true(record_subscription_decode(&b.arena, row.value, &s));
+            s.project = rows[i].project;
+            value = record_subscription_encode(&b.arena, &s);
+            break;
+        case STORE_TASKS:
+            assert_true(record_task_decode(row.value, &t));
+            t.project = rows[i].project;
+            value = record_task_encode(&b.arena, &t);
+            break;
+        case STORE_JOBS:
+            assert_true(record_job_decode(&b.arena, row.value, &j));
+            j.project = rows[i].project;
+            value = record_job_encode(&b.arena, &j);
+            break;
+        default:
+            seq = key_read_u64(slice_of(row.key, row.key_len), 0);
+            assert_true(record_event_decode(seq, row.value, &e));
+            e.project = rows[i].project;
+            value = record_event_encode(&b.arena, &e, NULL);
+        }
+        put_row(&b, rows[i].table, &row, value);
+        expect_refused(&b, rows[i].what);
+        drop(&b);
+    }
+}
+
+/* Each name once in a project; in another one it is another thing. */
+static void two_subscriptions_of_one_name(void **state) {
+    (void)state;
+    for (uint32_t project = 1; project <= 2; project++) {
+        struct broken b;
+        uint8_t key[KEY_SUB_BYTES];
+        struct record_subscription s;
+        char error[256] = "";
+        make(&b);
+        struct row row = row_at(&b, STORE_SUBSCRIPTIONS, 0);
+        assert_true(record_subscription_decode(&b.arena, row.value, &s));
+        s.project = project;
+        key_u32(key, NOBODY);
+        write_row(&b, BATCH_PUT, STORE_SUBSCRIPTIONS, key, sizeof key,
+                  record_subscription_encode(&b.arena, &s));
+        if (project == PROJECT_DEFAULT) {
+            expect_refused(&b, "subscription 77");
+        } else {
+            int err =
+                engine_open(&b.w.engine, b.w.store, &b.w.options, b.w.time, error, sizeof error);
+            assert_int_equal(err, 0);
+            engine_check(b.w.engine);
+            engine_close(&b.w.engine);
+        }
+        drop(&b);
+    }
+}
+
+/* ---- what is read later ---- */
+
+typedef void act_fn(struct world *w);
+
+/* In a child; its last words must say so. */
+static void expect_end(struct broken *b, act_fn *act, const char *what) {
+    char text[4096];
+    int status, output = memfd_create("words", 0);
+    assert_true(output >= 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        dup2(output, STDERR_FILENO);
+        signal(SIGABRT, SIG_DFL); /* cmocka has its own */
+        act(&b->w);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    ssize_t got = pread(output, text, sizeof text - 1, 0);
+    assert_true(got >= 0);
+    text[got] = 0;
+    close(output);
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT) fail_msg("%s: it went on", what);
+    if (strstr(text, what) == NULL) fail_msg("\"%s\" does not say \"%s\"", text, what);
+    assert_non_null(strstr(text, "restore it from a copy"));
+}
+
+/* The default project has the dead letter and the delayed event, and an event that is out; project
+ * 2 has a subscription of the same name, and an event of its own. */
+static void make_waiting(struct broken *b) {
+    struct policy p = world_policy();
+    *b = (struct broken){.w = {.quiet = true}};
+    arena_init(&b->arena);
+    world_open(&b->w);
+    b->w.project = 2;
+    world_create(&b->w, "s", NULL, &p, START_NEW);
+    world_publish(&b->w, "t", "");
+    b->w.project = PROJECT_DEFAULT;
+    world_create(&b->w, "s", NULL, &p, START_NEW);
+    world_attach(&b->w, 1, "s", 2, 0);
+    for (int i = 0; i < 4; i++) world_publish(&b->w, "t", ""); /* 2 to 5 */
+    world_nack(&b->w, 1, 1, NACK_REJECT, 0, "no");
+    world_nack(&b->w, 1, 2, NACK_FAIL, 3600000, "later");
+    world_restart(&b->w);
+}
+
+static void act_scan(struct world *w) {
+    world_show_dead(w, "s");
+}
+static void act_redrive(struct world *w) {
+    world_task(w, TASK_REDRIVE, "s", 0, 0, 0, "");
+}
+static void act_purge(struct world *w) {
+    world_task(w, TASK_PURGE, "s", 0, 0, 0, "{\"types\":[\"none\"]}");
+}
+static void act_ask_for_one(struct world *w) {
+    world_task(w, TASK_PURGE, "s", 2, 2, 0, "");
+}
+static void act_trim(struct world *w) {
+    world_retain(w, 0, 0, 1);
+    world_wait(w, 1000);
+}
+static void act_deliver(struct world *w) {
+    world_attach(w, 7, "s", 20, 0);
+    world_wait(w, 2 * 3600000);
+}
+static void act_claim(struct world *w) {
+    static const struct claim claims[] = {{1, 1, false}, {2, 4, false}};
+    struct command c = attach_command(7, "s", 20, 0);
+    c.u.attach.session = c.u.attach.resumes = 5;
+    c.u.attach.claims = claims;
+    c.u.attach.claims_count = 2;
+    world_run(w, &c);
+}
+
+/* Whole, but of another seq than its key says, or of another project than its subscription. */
+static void a_dead_letter_that_is_not_its_keys(void **state) {
+    (void)state;
+    static act_fn *const acts[] = {act_scan, act_redrive, act_purge, act_ask_for_one, act_trim};
+    for (int which = 0; which < 2; which++) {
+        struct broken b;
+        struct record_dead dead;
+        make_waiting(&b);
+        struct row row = row_at(&b, STORE_DEAD, 0);
+        assert_true(record_dead_decode(row.value, &dead) && dead.event.seq == 2);
+        if (which == 0) dead.event.seq = 3;
+        else dead.event.project = 2;
+        put_row(&b, STORE_DEAD, &row, record_dead_encode(&b.arena, &dead));
+        world_crash(&b.w);
+        for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
+            expect_end(&b, acts[i], "dead letter 2 ");
+        }
+        engine_close(&b.w.engine);
+        drop(&b);
+    }
+}
+
+static void a_delayed_event_that_is_not_its_keys(void **state) {
+    (void)state;
+    for (int which = 0; which < 2; which++) {
+        struct broken b;
+        struct record_due due;
+        make_waiting(&b);
+        struct row row = row_at(&b, STORE_DUE, 0);
+        assert_true(record_due_decode(row.value, &due) && due.event.seq == 3);
+        if (which == 0) due.event.seq = 2;
+        else due.event.project = 2;
+        put_row(&b, STORE_DUE, &row, record_due_encode(&b.arena, &due));
+        world_crash(&b.w);
+        expect_end(&b, act_deliver, "delayed event 3 ");
+        engine_close(&b.w.engine);
+        drop(&b);
+    }
+}
+
+static uint64_t one_seq(void *ctx) {
+    return *(uint64_t *)ctx;
+}
+
+/* A position in the place of another subscription's, which has other events out. */
+static void a_position_of_another_project(void **state) {
+    (void)state;
+    static act_fn *const acts[] = {act_deliver, act_claim};
+    for (int i = 0; i < 2; i++) {
+        struct broken b;
+        uint64_t out = 1;
+        struct record_position p = {.next = 6, .due_count = 1, .outstanding_count = 1};
+        make_waiting(&b);
+        b.w.options.restart_grace_ms = 1000;
+        struct row row = row_at(&b, STORE_POSITIONS, 1);
+        put_row(&b, STORE_POSITIONS, &row,
+                record_position_encode(&b.arena, &p, one_seq, &out)); /* 1 is project 2's */
+        world_crash(&b.w);
+        expect_end(&b, acts[i], "outstanding event 1 ");
+        engine_close(&b.w.engine);
+        drop(&b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_whole_store_opens),
@@ -333,6 +561,11 @@ int main(void) {
         cmocka_unit_test(a_job_that_cannot_be),
         cmocka_unit_test(a_record_in_the_wrong_place),
         cmocka_unit_test(the_record_of_an_event_that_is_out_is_gone),
+        cmocka_unit_test(a_row_of_no_project_or_of_another),
+        cmocka_unit_test(two_subscriptions_of_one_name),
+        cmocka_unit_test(a_dead_letter_that_is_not_its_keys),
+        cmocka_unit_test(a_delayed_event_that_is_not_its_keys),
+        cmocka_unit_test(a_position_of_another_project),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

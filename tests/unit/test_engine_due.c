@@ -30,7 +30,7 @@ static void open_with(struct world *w, const struct policy *p) {
 
 static uint32_t outstanding(struct world *w) {
     struct subscription_info s;
-    assert_true(engine_subscription_get(w->engine, slice_str("s"), &s));
+    assert_true(engine_subscription_get(w->engine, PROJECT_DEFAULT, slice_str("s"), &s));
     store_end_reads(w->store);
     return s.ready + s.leased + s.blocked;
 }
@@ -57,7 +57,7 @@ static void not_before_its_time_and_then_at_once(void **state) {
     world_note(&w, "a time that is over means at once, and is not kept");
     struct event event = {.type = slice_str("past"), .deliver_at_ms = w.time.wall_ms - 1};
     world_event(&w, &event);
-    assert_true(engine_event_get(w.engine, 3, &event));
+    assert_true(engine_event_get(w.engine, PROJECT_DEFAULT, 3, &event));
     assert_int_equal(event.deliver_at_ms, 0);
     store_end_reads(w.store);
     world_expect(&w,
@@ -191,10 +191,9 @@ static void many_with_the_same_time_come_once_each(void **state) {
         events[i] = (struct event){.type = slice_str("t"),
                                    .deliver_at_ms = w.time.wall_ms + (i < 900 ? 1000 : 1001)};
     }
-    struct command c = {.kind = COMMAND_PUBLISH};
+    struct command c = {.kind = COMMAND_PUBLISH, .project = PROJECT_DEFAULT};
     c.u.publish.events = events;
     c.u.publish.count = 1000;
-    c.u.publish.project = PROJECT_DEFAULT;
     for (int i = 0; i < 5; i++) world_run(&w, &c);
     assert_int_equal(outstanding(&w), 0);
     world_show(&w, "s");
@@ -369,8 +368,8 @@ static void the_copy_outlives_the_journal(void **state) {
     world_wait(&w, 2 * HOUR);
     world_show_journal(&w);
     struct event event;
-    assert_false(engine_event_get(w.engine, 1, &event));
-    assert_false(engine_event_get(w.engine, 2, &event));
+    assert_false(engine_event_get(w.engine, PROJECT_DEFAULT, 1, &event));
+    assert_false(engine_event_get(w.engine, PROJECT_DEFAULT, 2, &event));
     world_crash(&w);
     world_attach(&w, 1, "s", 10, 0);
     world_wait(&w, DAY);

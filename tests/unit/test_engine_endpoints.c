@@ -118,7 +118,8 @@ static void they_go_along(void **state) {
     world_wait(&w, HOUR); /* from where it waited on disk */
     assert_int_equal(delivered, 3);
     world_nack(&w, 1, 2, NACK_REJECT, 0, "no use");
-    assert_true(engine_dead_scan(w.engine, slice_str("s"), 0, 0, check_dead, &dead));
+    assert_true(
+        engine_dead_scan(w.engine, PROJECT_DEFAULT, slice_str("s"), 0, 0, check_dead, &dead));
     store_end_reads(w.store);
     assert_int_equal(dead, 1);
     world_task(&w, TASK_REDRIVE, "s", 0, 0, 0, "");
@@ -126,7 +127,7 @@ static void they_go_along(void **state) {
     assert_int_equal(delivered, 4);
     world_task(&w, TASK_REPLAY, "s", 1, 1, 0, "");
     assert_int_equal(delivered, 5);
-    assert_true(engine_event_get(w.engine, 1, &event));
+    assert_true(engine_event_get(w.engine, PROJECT_DEFAULT, 1, &event));
     assert_true(slice_eq_str(event.endpoints, URIS));
     store_end_reads(w.store);
     world_close(&w);

@@ -109,7 +109,7 @@ static void a_poison_burst_does_not_stop_fresh_events(void **state) {
     struct subscription_info s = {.backlog = 1}; /* until all of it has failed, and comes again */
     while (s.backlog > 0) {
         work_one_round(&w, &b);
-        assert_true(engine_subscription_get(w.engine, slice_str("s"), &s));
+        assert_true(engine_subscription_get(w.engine, PROJECT_DEFAULT, slice_str("s"), &s));
         store_end_reads(w.store);
     }
     world_publish_many(&w, "fresh", 1000);
@@ -285,7 +285,7 @@ static void a_rate_limit_holds_over_a_long_time(void **state) {
     }
     struct engine_stats stats;
     engine_stats(w.engine, &stats);
-    assert_in_range(stats.delivered_total, 3000, 3000 + 300 / 20 + 1); /* and 50 ms ahead */
+    assert_in_range(stats.totals.delivered, 3000, 3000 + 300 / 20 + 1); /* and 50 ms ahead */
     world_close(&w);
 }
 
@@ -395,7 +395,7 @@ static void a_subscription_that_looks_for_a_match_says_so(void **state) {
 
 static void show_counters(struct world *w, const char *name) {
     struct subscription_info s;
-    assert_true(engine_subscription_get(w->engine, slice_str(name), &s));
+    assert_true(engine_subscription_get(w->engine, PROJECT_DEFAULT, slice_str(name), &s));
     store_end_reads(w->store);
     buf_printf(&w->log, "%s: oldest %llu in %.2f out %.2f acked %llu dead %llu backlog %llu\n",
                name, (unsigned long long)s.oldest_ms, s.in_per_s, s.out_per_s,

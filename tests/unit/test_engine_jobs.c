@@ -23,13 +23,13 @@ static void open_jobs(struct world *w) {
 
 static struct job_info job_get(struct world *w, const char *id) {
     struct job_info j;
-    assert_true(engine_job_get(w->engine, slice_str(id), &j));
+    assert_true(engine_job_get(w->engine, PROJECT_DEFAULT, slice_str(id), &j));
     return j;
 }
 
 static struct event event_get(struct world *w, uint64_t seq) {
     struct event event;
-    assert_true(engine_event_get(w->engine, seq, &event));
+    assert_true(engine_event_get(w->engine, PROJECT_DEFAULT, seq, &event));
     return event;
 }
 
@@ -118,7 +118,7 @@ static void the_life_of_a_job(void **state) {
     static const uint8_t states[] = {JOB_PENDING, JOB_REQUIRES_ACTION, JOB_FAILED, JOB_SUCCEEDED,
                                      JOB_REQUIRES_ACTION};
     assert_memory_equal(j.states, states, sizeof states);
-    assert_int_equal(engine_jobs_count(w.engine), 1);
+    assert_int_equal(world_jobs(&w), 1);
     world_wait(&w, HOUR); /* it has ended: nothing is overdue */
     world_expect(&w, "");
     world_close(&w);
@@ -385,7 +385,8 @@ static void a_put_looks_back(void **state) {
     world_job_put(&w, "k", "", "", HOUR);
     world_show_job(&w, "k");
     struct event event = {.type = slice_str("x.cancelled"), .subject = slice_str("l")};
-    struct command publish = {.kind = COMMAND_PUBLISH}, put = {.kind = COMMAND_JOB_PUT};
+    struct command publish = {.kind = COMMAND_PUBLISH, .project = PROJECT_DEFAULT},
+                   put = {.kind = COMMAND_JOB_PUT, .project = PROJECT_DEFAULT};
     publish.u.publish.events = &event;
     publish.u.publish.count = 1;
     put.u.job.id = slice_str("l");
@@ -465,7 +466,7 @@ static void rows_follow(void **state) {
     world_job_put(&w, "b", "", "", HOUR);
     world_job_event(&w, "x.failed", "b");
     world_crash(&w); /* nothing was flushed */
-    assert_int_equal(engine_jobs_count(w.engine), 2);
+    assert_int_equal(world_jobs(&w), 2);
     struct job_info j = job_get(&w, "a");
     assert_true(slice_eq_str(j.endpoints, URI) && slice_eq_str(j.metadata, "{}"));
     assert_true(j.state == JOB_PENDING && j.due_at_ms == w.time.wall_ms + HOUR);
@@ -473,7 +474,7 @@ static void rows_follow(void **state) {
     assert_true(j.state == JOB_FAILED && j.events_total == 1 && j.seqs_count == 1);
     world_job_put(&w, "c", "", "", HOUR); /* gets a row of its own */
     world_crash(&w);
-    assert_int_equal(engine_jobs_count(w.engine), 3);
+    assert_int_equal(world_jobs(&w), 3);
     assert_null(engine_end_turn(w.engine, w.time));
     world_close(&w);
 }

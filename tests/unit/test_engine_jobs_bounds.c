@@ -23,7 +23,7 @@ static void open_jobs(struct world *w) {
 
 static struct job_info job_get(struct world *w, const char *id) {
     struct job_info j;
-    assert_true(engine_job_get(w->engine, slice_str(id), &j));
+    assert_true(engine_job_get(w->engine, PROJECT_DEFAULT, slice_str(id), &j));
     return j;
 }
 
@@ -34,7 +34,7 @@ static void many_are_overdue_at_once(void **state) {
     for (int i = 0; i < 3000; i++) {
         char id[16];
         snprintf(id, sizeof id, "job%d", i);
-        struct command c = {.kind = COMMAND_JOB_PUT};
+        struct command c = {.kind = COMMAND_JOB_PUT, .project = PROJECT_DEFAULT};
         c.u.job.id = slice_str(id);
         c.u.job.ttl_ms = SECOND;
         world_step(&w, &c);
@@ -51,7 +51,7 @@ static void many_are_overdue_at_once(void **state) {
     struct engine_stats stats;
     engine_stats(w.engine, &stats);
     assert_int_equal(stats.last_seq, 3000);
-    assert_int_equal(stats.published_total, 3000);
+    assert_int_equal(stats.totals.published, 3000);
     world_close(&w);
 }
 
@@ -104,17 +104,17 @@ static void jobs_are_forgotten(void **state) {
     world_job_event(&w, "x.failed", "late");
     buf_clear(&w.log);
     world_wait(&w, LIMIT_JOB_KEPT_MS - HOUR - 1);
-    assert_int_equal(engine_jobs_count(w.engine), 3);
+    assert_int_equal(world_jobs(&w), 3);
     world_wait(&w, 1); /* seven days after their TTL, also of the one that ended before */
     world_show_job(&w, "final");
     world_show_job(&w, "overdue");
     world_show_job(&w, "late");
     world_restart(&w);
-    assert_int_equal(engine_jobs_count(w.engine), 1);
+    assert_int_equal(world_jobs(&w), 1);
     world_wait(&w, HOUR - 1);
-    assert_int_equal(engine_jobs_count(w.engine), 1);
+    assert_int_equal(world_jobs(&w), 1);
     world_wait(&w, 1); /* seven days after its last event */
-    assert_int_equal(engine_jobs_count(w.engine), 0);
+    assert_int_equal(world_jobs(&w), 0);
     world_expect(&w,
                  "final: not there\n"
                  "overdue: not there\n"
@@ -153,8 +153,9 @@ static void too_many_jobs(void **state) {
                  "[1000] done created\n"
                  "[1000] done created\n"
                  "[1000] done created\n"
-                 "[1000] error limit_exceeded: 3 jobs are registered that have not ended, of at "
-                 "most 3: nothing was taken, try again when some have\n"
+                 "[1000] error limit_exceeded: 3 jobs are registered that have not ended, of all "
+                 "projects, and there may be no more: nothing was taken, try again when some "
+                 "have\n"
                  "[1000] done\n"
                  "-- what ended first goes\n"
                  "[1000] job b seq 1\n"
@@ -166,10 +167,11 @@ static void too_many_jobs(void **state) {
                  "a: failed due 3599999 events 1 [2]\n"
                  "[1001] done created\n"
                  "a: not there\n"
-                 "[1001] error limit_exceeded: 3 jobs are registered that have not ended, of at "
-                 "most 3: nothing was taken, try again when some have\n");
+                 "[1001] error limit_exceeded: 3 jobs are registered that have not ended, of all "
+                 "projects, and there may be no more: nothing was taken, try again when some "
+                 "have\n");
     world_restart(&w);
-    assert_int_equal(engine_jobs_count(w.engine), 3);
+    assert_int_equal(world_jobs(&w), 3);
     world_close(&w);
 }
 
@@ -192,21 +194,24 @@ static void too_many_bytes(void **state) {
     world_show_job(&w, "a");
     world_job_put(&w, "c", "", "", HOUR);
     world_show_job(&w, "c");
-    world_expect(&w,
-                 "[1000] done created\n"
-                 "[1000] done created\n"
-                 "[1000] error limit_exceeded: the registered jobs that have not ended take 202 "
-                 "bytes of at most 250: nothing was taken, try again when some have ended\n"
-                 "[1000] error limit_exceeded: the registered jobs that have not ended take 202 "
-                 "bytes of at most 250: nothing was taken, try again when some have ended\n"
-                 "[1000] job a seq 1\n"
-                 "[1000] published 1\n"
-                 "-- an ended one makes room for itself and for another\n"
-                 "[1000] done\n"
-                 "[1000] done\n"
-                 "a: not there\n"
-                 "[1000] done created\n"
-                 "c: pending due 3600000 events 0\n");
+    world_expect(
+        &w,
+        "[1000] done created\n"
+        "[1000] done created\n"
+        "[1000] error limit_exceeded: this job and the registered ones that have not ended, "
+        "of all projects, take more than 250 bytes: nothing was taken, try again when some "
+        "have ended\n"
+        "[1000] error limit_exceeded: this job and the registered ones that have not ended, "
+        "of all projects, take more than 250 bytes: nothing was taken, try again when some "
+        "have ended\n"
+        "[1000] job a seq 1\n"
+        "[1000] published 1\n"
+        "-- an ended one makes room for itself and for another\n"
+        "[1000] done\n"
+        "[1000] done\n"
+        "a: not there\n"
+        "[1000] done created\n"
+        "c: pending due 3600000 events 0\n");
     world_close(&w);
 }
 
@@ -248,7 +253,7 @@ static void colliding_ids(uint64_t words[3][2], struct slice ids[3]) {
 }
 
 static void put_id(struct world *w, struct slice id, const char *endpoints) {
-    struct command c = {.kind = COMMAND_JOB_PUT};
+    struct command c = {.kind = COMMAND_JOB_PUT, .project = PROJECT_DEFAULT};
     c.u.job.id = id;
     c.u.job.endpoints = slice_str(endpoints);
     c.u.job.ttl_ms = HOUR;
@@ -271,17 +276,17 @@ static void ids_of_one_hash(void **state) {
     put_id(&w, ids[0], uris[0]); /* looks back at another one's event */
     put_id(&w, ids[1], uris[1]);
     for (int i = 0; i < 2; i++) {
-        assert_true(engine_job_get(w.engine, ids[i], &j));
+        assert_true(engine_job_get(w.engine, PROJECT_DEFAULT, ids[i], &j));
         assert_true(slice_eq_str(j.endpoints, uris[i]) && j.state == JOB_PENDING);
     }
-    assert_false(engine_job_get(w.engine, ids[2], &j));
+    assert_false(engine_job_get(w.engine, PROJECT_DEFAULT, ids[2], &j));
     event.subject = ids[0];
     world_event(&w, &event);
     put_id(&w, ids[2], uris[2]); /* in the place of the first, which has ended */
     world_restart(&w);
-    assert_false(engine_job_get(w.engine, ids[0], &j));
+    assert_false(engine_job_get(w.engine, PROJECT_DEFAULT, ids[0], &j));
     for (int i = 1; i < 3; i++) {
-        assert_true(engine_job_get(w.engine, ids[i], &j));
+        assert_true(engine_job_get(w.engine, PROJECT_DEFAULT, ids[i], &j));
         assert_true(slice_eq_str(j.endpoints, uris[i]) && j.events_total == (uint64_t)i - 1);
     }
     world_close(&w);
@@ -294,23 +299,31 @@ static void what_a_put_refuses(void **state) {
     struct world w = {0};
     memset(id, 'i', sizeof id - 1);
     memset(uris, 'u', sizeof uris - 1);
+    /* From its third byte on: as many URIs as there may be, as long as they may be. */
+    for (int i = 1; i < LIMIT_ENDPOINTS; i++) uris[1 + i * (LIMIT_URI_BYTES + 1)] = '\n';
     memset(metadata, 'm', sizeof metadata - 1);
     open_jobs(&w);
     world_job_put(&w, "", "", "", 1);
     world_job_put(&w, id, "", "", 1);
     world_job_put(&w, "j", uris, "", 1);
+    world_job_put(&w, "j", uris + 1, "", 1); /* the first one is too long */
+    world_job_put(&w, "j", "u\n", "", 1);
     world_job_put(&w, "j", "", metadata, 1);
     world_job_put(&w, "j", "", "", 0);
     world_job_put(&w, "j", "", "", LIMIT_JOB_TTL_MS_MAX + 1);
-    assert_int_equal(engine_jobs_count(w.engine), 0);
-    world_job_put(&w, id + 1, uris + 1, metadata + 1, LIMIT_JOB_TTL_MS_MAX);
+    assert_int_equal(world_jobs(&w), 0);
+    world_job_put(&w, id + 1, uris + 2, metadata + 1, LIMIT_JOB_TTL_MS_MAX);
     world_restart(&w);
     struct job_info j = job_get(&w, id + 1);
-    assert_true(slice_eq_str(j.endpoints, uris + 1) && slice_eq_str(j.metadata, metadata + 1));
+    assert_true(slice_eq_str(j.endpoints, uris + 2) && slice_eq_str(j.metadata, metadata + 1));
     world_expect(&w,
                  "[1000] error invalid_request: the id of a job must not be empty\n"
                  "[1000] error too_large: the id of a job: at most 1024 bytes\n"
                  "[1000] error too_large: webhook_config.uris: at most 8 of at most 2048 bytes\n"
+                 "[1000] error invalid_request: webhook_config.uris: at most 8 URIs of 1 to 2048 "
+                 "bytes\n"
+                 "[1000] error invalid_request: webhook_config.uris: at most 8 URIs of 1 to 2048 "
+                 "bytes\n"
                  "[1000] error too_large: user_metadata: at most 16384 bytes\n"
                  "[1000] error invalid_request: ttl_ms: 1 to 2592000000 (30 days)\n"
                  "[1000] error invalid_request: ttl_ms: 1 to 2592000000 (30 days)\n"

@@ -306,8 +306,8 @@ static void a_job_of_two_hours_is_delivered_once(void **state) {
     world_show(&w, "s");
     struct engine_stats stats;
     engine_stats(w.engine, &stats);
-    assert_int_equal(stats.delivered_total, 1);
-    assert_int_equal(stats.expired_total, 0);
+    assert_int_equal(stats.totals.delivered, 1);
+    assert_int_equal(stats.totals.expired, 0);
     world_expect(&w,
                  "[1000] attached 1 backlog 0\n"
                  "[1000] attached 2 backlog 0\n"
@@ -334,7 +334,7 @@ static void with_the_worker_killed_a_job_is_delivered_once_more(void **state) {
     world_show(&w, "s");
     struct engine_stats stats;
     engine_stats(w.engine, &stats);
-    assert_int_equal(stats.delivered_total, 2);
+    assert_int_equal(stats.totals.delivered, 2);
     world_expect(&w,
                  "[1000] attached 1 backlog 0\n"
                  "[1000] published 1\n"

@@ -20,13 +20,12 @@ static struct policy by_subject(void) {
 /* Events of these types, the first letter of each being its subject ("a1": subject "a"). */
 static void publish_types(struct world *w, const char *const *types, size_t count) {
     struct event events[16];
-    struct command c = {.kind = COMMAND_PUBLISH};
+    struct command c = {.kind = COMMAND_PUBLISH, .project = PROJECT_DEFAULT};
     for (size_t i = 0; i < count; i++) {
         events[i] = (struct event){.type = slice_str(types[i]), .subject = slice_of(types[i], 1)};
     }
     c.u.publish.events = events;
     c.u.publish.count = count;
-    c.u.publish.project = PROJECT_DEFAULT;
     world_run(w, &c);
 }
 #define PUBLISH(w, ...)                                                                            \

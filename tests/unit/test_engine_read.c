@@ -23,12 +23,12 @@ static void subscriptions_are_listed_by_name(void **state) {
     world_create(&w, "ab", NULL, NULL, START_NEW);
     world_create(&w, "a", NULL, NULL, START_NEW);
     for (size_t i = 0; i < 4; i++) {
-        assert_true(engine_subscription_next(w.engine, s.name, &s));
+        assert_true(engine_subscription_next(w.engine, PROJECT_DEFAULT, s.name, &s));
         assert_true(slice_eq_str(s.name, expected[i]));
     }
-    assert_false(engine_subscription_next(w.engine, s.name, &s));
+    assert_false(engine_subscription_next(w.engine, PROJECT_DEFAULT, s.name, &s));
     /* From a name that is not there it goes on with the next. */
-    assert_true(engine_subscription_next(w.engine, slice_str("aa"), &s));
+    assert_true(engine_subscription_next(w.engine, PROJECT_DEFAULT, slice_str("aa"), &s));
     assert_true(slice_eq_str(s.name, "ab"));
     store_end_reads(w.store);
     world_close(&w);
@@ -50,14 +50,14 @@ static void those_furthest_behind_come_first(void **state) {
     struct subscription_info worst[5];
     world_open(&w);
     for (size_t i = 0; i < 5; i++) world_create(&w, subs[i].name, NULL, NULL, START_NEW);
-    assert_int_equal(engine_subscriptions_behind(w.engine, worst, 5), 0);
+    assert_int_equal(engine_subscriptions_behind(w.engine, PROJECT_DEFAULT, worst, 5), 0);
     world_publish_many(&w, "t", 6);
     for (size_t i = 0; i < 5; i++) settle_all_but(&w, i + 1, subs[i].name, subs[i].behind);
 
-    assert_int_equal(engine_subscriptions_behind(w.engine, worst, 5), 4);
+    assert_int_equal(engine_subscriptions_behind(w.engine, PROJECT_DEFAULT, worst, 5), 4);
     static const char all[] = "beda";
     for (size_t i = 0; i < 4; i++) assert_int_equal(worst[i].name.data[0], all[i]);
-    assert_int_equal(engine_subscriptions_behind(w.engine, worst, 2), 2);
+    assert_int_equal(engine_subscriptions_behind(w.engine, PROJECT_DEFAULT, worst, 2), 2);
     for (size_t i = 0; i < 2; i++) assert_int_equal(worst[i].name.data[0], all[i]);
     store_end_reads(w.store);
     world_close(&w);
@@ -117,12 +117,12 @@ static void a_time_among_events_that_retention_took(void **state) {
     uint64_t start_ms = publish_by_the_second(&w, 10);
     world_settle(&w, COMMAND_ACK, 1, 1, 1, true); /* so 2 and 3 are out */
     world_retain(&w, 3500, 0, 0);
-    engine_events_scan(w.engine, 1, 16, list_event, &l);
+    engine_events_scan(w.engine, PROJECT_DEFAULT, 1, 16, list_event, &l);
     static const uint64_t left[] = {2, 3, 8, 9, 10};
     assert_int_equal(l.count, 5);
     assert_memory_equal(l.seqs, left, sizeof left);
-    assert_false(engine_event_get(w.engine, 5, &event));
-    assert_true(engine_event_get(w.engine, 2, &event)); /* still out */
+    assert_false(engine_event_get(w.engine, PROJECT_DEFAULT, 5, &event));
+    assert_true(engine_event_get(w.engine, PROJECT_DEFAULT, 2, &event)); /* still out */
     assert_int_equal(engine_seq_at_time(w.engine, start_ms + 7001), 9);
     assert_int_equal(engine_seq_at_time(w.engine, start_ms), 8);
     store_end_reads(w.store);
@@ -135,15 +135,15 @@ static void a_scan_goes_on_where_it_ended(void **state) {
     struct listed l = {.stop_at = 2};
     world_open(&w);
     publish_by_the_second(&w, 5);
-    uint64_t next = engine_events_scan(w.engine, 1, 16, list_event, &l);
+    uint64_t next = engine_events_scan(w.engine, PROJECT_DEFAULT, 1, 16, list_event, &l);
     assert_int_equal(next, 3);
-    next = engine_events_scan(w.engine, next, 1, list_event, &l);
+    next = engine_events_scan(w.engine, PROJECT_DEFAULT, next, 1, list_event, &l);
     assert_int_equal(next, 4);
-    next = engine_events_scan(w.engine, next, 16, list_event, &l);
+    next = engine_events_scan(w.engine, PROJECT_DEFAULT, next, 16, list_event, &l);
     assert_int_equal(next, 6);
     assert_int_equal(l.count, 5);
     for (size_t i = 0; i < 5; i++) assert_int_equal(l.seqs[i], i + 1);
-    assert_int_equal(engine_events_scan(w.engine, next, 16, list_event, &l), 6);
+    assert_int_equal(engine_events_scan(w.engine, PROJECT_DEFAULT, next, 16, list_event, &l), 6);
     store_end_reads(w.store);
     world_close(&w);
 }
@@ -225,17 +225,16 @@ static void a_batch_is_refused_as_a_whole(void **state) {
     static const uint8_t large[LIMIT_EVENT_ID_BYTES + 1];
     struct event events[2] = {{.type = slice_str("t")}, {.id = slice_of(large, sizeof large)}};
     struct world w = {.quiet = false};
-    struct command c = {.kind = COMMAND_PUBLISH};
+    struct command c = {.kind = COMMAND_PUBLISH, .project = PROJECT_DEFAULT};
     struct engine_stats stats;
     c.u.publish.events = events;
     c.u.publish.count = 2;
-    c.u.publish.project = PROJECT_DEFAULT;
     world_open(&w);
     world_run(&w, &c);
     world_expect(&w, "[1000] error too_large: id: at most 256 bytes\n");
     engine_stats(w.engine, &stats);
     assert_int_equal(stats.last_seq, 0);
-    assert_int_equal(stats.refused_total, 2);
+    assert_int_equal(stats.totals.refused, 2);
     world_close(&w);
 }
 
@@ -311,8 +310,8 @@ static void so_many_tasks_run_and_no_more(void **state) {
     w.quiet = false;
     world_task(&w, TASK_REPLAY, "s", 1, 1, 0, "");
     world_expect(&w,
-                 "[1000] error limit_exceeded: 1000 replays and other tasks run already: "
-                 "wait, or cancel some\n");
+                 "[1000] error limit_exceeded: 1000 replays and other tasks run already, of all "
+                 "projects: wait, or cancel some\n");
     world_cancel(&w, 2);
     world_task(&w, TASK_REPLAY, "s", 1, 1, 0, "");
     world_expect(&w, "[1000] done\n[1000] done created\n");
@@ -332,14 +331,14 @@ static void the_oldest_finished_task_is_forgotten(void **state) {
     for (int i = 0; i < TASKS_MAX + 2; i++) world_task(&w, TASK_COUNT, "s", 1, 1, 0, "");
     for (int round = 0; round < 2; round++) { /* once more after a restart */
         size_t count = 0;
-        for (t.id = 0; engine_task_next(w.engine, t.id, &t); count++) {
+        for (t.id = 0; engine_task_next(w.engine, PROJECT_DEFAULT, t.id, &t); count++) {
             assert_true(t.finished_at_ms != 0 || t.id == 2);
         }
         assert_int_equal(count, TASKS_MAX + 1);
-        assert_true(engine_task_get(w.engine, 2, &t) && t.finished_at_ms == 0);
-        assert_false(engine_task_get(w.engine, 3, &t));
-        assert_false(engine_task_get(w.engine, 4, &t));
-        assert_true(engine_task_get(w.engine, 5, &t));
+        assert_true(engine_task_get(w.engine, PROJECT_DEFAULT, 2, &t) && t.finished_at_ms == 0);
+        assert_false(engine_task_get(w.engine, PROJECT_DEFAULT, 3, &t));
+        assert_false(engine_task_get(w.engine, PROJECT_DEFAULT, 4, &t));
+        assert_true(engine_task_get(w.engine, PROJECT_DEFAULT, 5, &t));
         world_restart(&w);
     }
     world_close(&w);
@@ -358,12 +357,12 @@ static void a_count_goes_on_behind_what_was_trimmed(void **state) {
     world_attach(&w, 1, "s", 3, 0);
     publish_by_the_second(&w, 10);
     world_settle(&w, COMMAND_ACK, 1, 1, 2, true); /* 3 is out: its record stays */
-    struct command c = {.kind = COMMAND_TASK_CREATE};
+    struct command c = {.kind = COMMAND_TASK_CREATE, .project = PROJECT_DEFAULT};
     c.u.task.kind = TASK_COUNT;
     c.u.task.name = slice_str("s");
     world_step(&w, &c); /* from 1 to 10 */
     world_retain(&w, 3500, 0, 0);
-    assert_true(engine_task_get(w.engine, 2, &t));
+    assert_true(engine_task_get(w.engine, PROJECT_DEFAULT, 2, &t));
     assert_true(t.finished_at_ms != 0);
     assert_int_equal(t.matched, 3); /* 8 to 10 */
     store_end_reads(w.store);

@@ -38,7 +38,7 @@ static void publish_1k(struct world *w, const char *type) {
 static void show_event(struct world *w, uint64_t seq) {
     struct event event;
     buf_printf(&w->log, "event %llu %s\n", (unsigned long long)seq,
-               engine_event_get(w->engine, seq, &event) ? "is there" : "is gone");
+               engine_event_get(w->engine, PROJECT_DEFAULT, seq, &event) ? "is there" : "is gone");
     store_end_reads(w->store);
 }
 
@@ -691,7 +691,7 @@ static void a_count_says_what_was_gone_before_it_came_there(void **state) {
     world_delete(&w, "s"); /* its backlog holds nothing, but the count needs one */
     world_create(&w, "s", NULL, NULL, START_NEW);
     for (int i = 0; i < 2; i++) { /* the second has its turn when the first is through */
-        struct command c = {.kind = COMMAND_TASK_CREATE};
+        struct command c = {.kind = COMMAND_TASK_CREATE, .project = PROJECT_DEFAULT};
         c.u.task.kind = TASK_COUNT;
         c.u.task.name = slice_str("s");
         world_step(&w, &c);
@@ -699,8 +699,8 @@ static void a_count_says_what_was_gone_before_it_came_there(void **state) {
     struct retention r = {.max_bytes = 1000};
     engine_set_retention(w.engine, &r);
     world_turn(&w);
-    assert_true(engine_task_next(w.engine, 0, &t));
-    assert_true(engine_task_next(w.engine, t.id, &t));
+    assert_true(engine_task_next(w.engine, PROJECT_DEFAULT, 0, &t));
+    assert_true(engine_task_next(w.engine, PROJECT_DEFAULT, t.id, &t));
     assert_true(t.finished_at_ms != 0 && t.expired > 0 && t.matched > 0);
     assert_int_equal(t.matched + t.expired, 20000);
     world_close(&w);

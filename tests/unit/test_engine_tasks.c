@@ -45,7 +45,7 @@ static void open_with_dead(struct world *w, int count) {
 
 static uint64_t dead_count(struct world *w) {
     struct subscription_info s;
-    assert_true(engine_subscription_get(w->engine, slice_str("s"), &s));
+    assert_true(engine_subscription_get(w->engine, PROJECT_DEFAULT, slice_str("s"), &s));
     store_end_reads(w->store);
     return s.dead;
 }
@@ -59,7 +59,8 @@ static bool count_one(void *ctx, const struct dead_letter *d) {
 /* The count is that of the rows there are. */
 static void check_dead_count(struct world *w) {
     uint64_t rows = 0;
-    assert_true(engine_dead_scan(w->engine, slice_str("s"), 0, 0, count_one, &rows));
+    assert_true(
+        engine_dead_scan(w->engine, PROJECT_DEFAULT, slice_str("s"), 0, 0, count_one, &rows));
     store_end_reads(w->store);
     assert_int_equal(rows, dead_count(w));
 }
@@ -104,7 +105,7 @@ static void a_replay_by_time(void **state) {
     world_attach(&w, 1, "s", 10, 0);
     world_settle(&w, COMMAND_ACK, 1, 1, 2, true);
     buf_clear(&w.log);
-    struct command c = {.kind = COMMAND_TASK_CREATE};
+    struct command c = {.kind = COMMAND_TASK_CREATE, .project = PROJECT_DEFAULT};
     c.u.task.kind = TASK_REPLAY;
     c.u.task.name = slice_str("s");
     c.u.task.from_time_ms = start + 1;
@@ -361,7 +362,7 @@ static void a_long_count_runs_in_slices_and_over_a_restart(void **state) {
     world_open(&w);
     for (int i = 0; i < 20; i++) world_publish_many(&w, "a", 1000);
     world_create(&w, "s", NULL, &p, START_NEW);
-    struct command c = {.kind = COMMAND_TASK_CREATE};
+    struct command c = {.kind = COMMAND_TASK_CREATE, .project = PROJECT_DEFAULT};
     c.u.task.kind = TASK_COUNT;
     c.u.task.name = slice_str("s");
     world_step(&w, &c);
@@ -370,7 +371,7 @@ static void a_long_count_runs_in_slices_and_over_a_restart(void **state) {
     assert_int_equal(err, 0);
     store_end_reads(w.store);
     struct task_info t;
-    assert_true(engine_task_get(w.engine, 2, &t));
+    assert_true(engine_task_get(w.engine, PROJECT_DEFAULT, 2, &t));
     assert_int_equal(t.finished_at_ms, 0); /* there is more to do */
     assert_in_range(t.matched, 1, 19999);
     world_crash(&w); /* it counts anew, or goes on: the result is the same */
@@ -544,7 +545,7 @@ static void two_tasks_on_one_subscription_follow_each_other(void **state) {
     (void)state;
     struct world w = {0};
     open_with_dead(&w, 4);
-    struct command redrive = {.kind = COMMAND_TASK_CREATE};
+    struct command redrive = {.kind = COMMAND_TASK_CREATE, .project = PROJECT_DEFAULT};
     redrive.u.task.kind = TASK_REDRIVE;
     redrive.u.task.name = slice_str("s");
     redrive.u.task.filter = slice_str(ONLY_B);
@@ -727,9 +728,10 @@ static void of_finished_tasks_those_that_ended_last_are_remembered(void **state)
     for (int i = 0; i < 1000; i++) world_task(&w, TASK_COUNT, "s", 0, 0, 0, "");
     world_wait(&w, 1);
     world_cancel(&w, 2);
-    assert_true(engine_task_get(w.engine, 2, &t) && t.cancelled && t.finished_at_ms != 0);
-    assert_false(engine_task_get(w.engine, 3, &t));
-    assert_true(engine_task_get(w.engine, 4, &t));
+    assert_true(engine_task_get(w.engine, PROJECT_DEFAULT, 2, &t) && t.cancelled &&
+                t.finished_at_ms != 0);
+    assert_false(engine_task_get(w.engine, PROJECT_DEFAULT, 3, &t));
+    assert_true(engine_task_get(w.engine, PROJECT_DEFAULT, 4, &t));
     world_close(&w);
 }
 

@@ -152,9 +152,11 @@ static bool is_expired(void *ctx, const struct dead_letter *d) {
 static void check_all_expired(struct endpoint *p, size_t events) {
     struct subscription_info info;
     size_t dead = 0;
-    assert_true(engine_dead_scan(p->w.engine, slice_str("webhook.a"), 0, 0, is_expired, &dead));
+    assert_true(engine_dead_scan(p->w.engine, PROJECT_DEFAULT, slice_str("webhook.a"), 0, 0,
+                                 is_expired, &dead));
     assert_int_equal(dead, events);
-    assert_true(engine_subscription_get(p->w.engine, slice_str("webhook.a"), &info));
+    assert_true(
+        engine_subscription_get(p->w.engine, PROJECT_DEFAULT, slice_str("webhook.a"), &info));
     assert_true(info.dead == events && info.delayed == 0 && info.ready + info.leased == 0);
     store_end_reads(p->w.store);
 }

@@ -1,4 +1,4 @@
-/* What envelope_read finds in a body, and what it leaves empty. */
+/* What envelope_read finds in a body, and what it leaves empty; which headers are kept. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "broker/ingest/envelope.h"
+#include "broker/ingest/kept_headers.h"
 
 /* NULL stands for an empty field. */
 static void expect_slice(struct slice got, const char *want) {
@@ -141,15 +142,13 @@ static void test_fields_that_are_too_long_are_empty(void **state) {
 static const struct envelope_rule rule = {
     .type_header = "x-type",
     .type_slash = '/',
-    .type = {"event.type", "type"},
-    .type_suffix = "action",
-    .subject = {"a.b.id", "name"},
-    .subject_number = {"number", "issue.number"},
     .time_header = "x-time",
-    .time = "created",
-    .time_seconds = true,
-    .id = "id",
-    .metadata = {"a.meta", "meta"},
+    .paths = {ENVELOPE_AT2(TYPE, "event", "type"), ENVELOPE_AT(TYPE, "type"),
+              ENVELOPE_AT(TYPE_SUFFIX, "action"), ENVELOPE_AT3(SUBJECT, "a", "b", "id"),
+              ENVELOPE_AT(SUBJECT, "name"), ENVELOPE_AT(SUBJECT_NUMBER, "number"),
+              ENVELOPE_AT2(SUBJECT_NUMBER, "issue", "number"), ENVELOPE_AT(TIME_SECONDS, "created"),
+              ENVELOPE_AT(ID, "id"), ENVELOPE_AT2(METADATA, "a", "meta"),
+              ENVELOPE_AT(METADATA, "meta")},
 };
 
 static struct envelope read_by_rule(const char *body, const char *type, const char *time) {
@@ -241,10 +240,83 @@ static void test_cloudevents(void **state) {
     expect_slice(e.id, NULL);
 }
 
+/* Names with a dot are one name. */
+static void test_names_are_whole(void **state) {
+    (void)state;
+    expect("{\"data.id\":1,\"data\":{\"idx\":2,\"i\":3},\"typ\":\"x\",\"typed\":\"y\"}", NULL, NULL,
+           NULL, 0);
+    expect("{\"\":\"x\",\"id\":\"y\",\"data\":{\"\":{\"id\":1}}}", NULL, NULL, NULL, 0);
+}
+
+/* ---- kept headers ---- */
+
+static void expect_kept(const struct http_header *headers, size_t count, const char *want) {
+    static const struct kept_header own[] = {
+        KEPT_NAME("x-one"), KEPT_BEGINNING("x-all-"), {.name = NULL}};
+    const struct http_request r = {.headers = headers, .headers_count = count};
+    struct buf b;
+    buf_init(&b, LIMIT_EVENT_HEADERS_BYTES);
+    kept_headers_write(&r, own, &b);
+    expect_slice(buf_slice(&b), want);
+    buf_free(&b);
+}
+
+static void test_kept_headers(void **state) {
+    (void)state;
+    const struct http_header headers[] = {
+        {slice_str("X-One"), slice_str("1")},
+        {slice_str("x-one"), slice_str("of two the first")},
+        {slice_str("X-Ones"), slice_str("no")},
+        {slice_str("x-on"), slice_str("no")},
+        {slice_str("X-ALL-"), slice_str("")},
+        {slice_str("x-All-Z_9"), slice_str("a\\b")},
+        {slice_str("x-all-2"), slice_str("W/\"7\"")},
+        {slice_str("x-all-3"), slice_str("a\tb")},
+        {slice_str("x-all-4"), slice_str("\xC3\xA9 \xFF")},
+        {slice_str("x-all"), slice_str("no")},
+        {slice_str("x-all-my-Secrets"), slice_str("no")},
+        {slice_str("x-all-Signature-256"), slice_str("no")},
+        {slice_str("Cookie"), slice_str("no")},
+        {slice_str("CE-Type"), slice_str("t")},
+        {slice_str("TraceParent"), slice_str("00-1")},
+        {slice_str(""), slice_str("no")},
+        {slice_str("x-all-a name of more than sixty-four bytes, which is one too many."),
+         slice_str("no")},
+    };
+    expect_kept(headers, sizeof headers / sizeof headers[0],
+                "{\"x-one\":\"1\",\"x-all-\":\"\","
+                "\"x-all-z_9\":\"a\\\\b\",\"x-all-2\":\"W/\\\"7\\\"\","
+                "\"x-all-3\":\"a\\u0009b\",\"x-all-4\":\"\xC3\xA9 \xEF\xBF\xBD\","
+                "\"ce-type\":\"t\",\"traceparent\":\"00-1\"}");
+    expect_kept(headers + 2, 2, "");
+    expect_kept(NULL, 0, "");
+}
+
+static void test_kept_headers_end_at_their_limit(void **state) {
+    (void)state;
+    static char value[LIMIT_EVENT_HEADERS_BYTES];
+    memset(value, 'v', sizeof value);
+    const struct http_header headers[] = {
+        {slice_str("x-all-1"), slice_of(value, sizeof value / 6)}, /* might be six times as long */
+        {slice_str("x-all-2"), slice_of(value, sizeof value / 12)},
+        {slice_str("x-one"), slice_str("short")}};
+    struct buf want;
+    buf_init(&want, LIMIT_EVENT_HEADERS_BYTES);
+    buf_append_str(&want, "{\"x-all-2\":\"");
+    buf_append(&want, value, sizeof value / 12);
+    buf_append_str(&want, "\",\"x-one\":\"short\"}");
+    buf_append_byte(&want, '\0');
+    expect_kept(headers, 3, (const char *)want.data);
+    buf_free(&want);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_webhook),
         cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_names_are_whole),
+        cmocka_unit_test(test_kept_headers),
+        cmocka_unit_test(test_kept_headers_end_at_their_limit),
         cmocka_unit_test(test_escapes_in_a_list),
         cmocka_unit_test(test_cloudevents),
         cmocka_unit_test(test_numbers_as_subject_keep_their_digits),

@@ -67,7 +67,8 @@ static uint64_t ask(struct hall *h, const char *job, const char *type, uint64_t 
                     uint64_t wait_ms) {
     static const char *const names[] = {"event", "nothing", "unknown", "refused"};
     struct slice types[2] = {slice_str("no.such"), slice_str(type == NULL ? "" : type)};
-    struct job_question q = {.id = slice_str(job),
+    struct job_question q = {.project = PROJECT_DEFAULT,
+                             .id = slice_str(job),
                              .types = types,
                              .types_count = type == NULL ? 0 : 2,
                              .after_seq = after_seq,
@@ -242,7 +243,7 @@ static void an_event_that_retention_took(void **state) {
     world_retain(&h.w, 0, 1, 0);
     world_wait(&h.w, 2 * SECOND);
     struct event event;
-    assert_false(engine_event_get(h.w.engine, 1, &event));
+    assert_false(engine_event_get(h.w.engine, PROJECT_DEFAULT, 1, &event));
     ask(&h, "j", NULL, 0, HOUR);
     assert_int_equal(ask(&h, "j", "*", 0, HOUR), 1); /* its type is not known any more */
     world_expect(&h.w, "at once: event 1\n");

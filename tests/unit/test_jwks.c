@@ -188,18 +188,7 @@ static void test_bounds(void **state) {
     answer(&w, (const char *)b.data, NULL, 0);
     assert_int_equal(known(&w, 0), JWKS_KEYS);
     buf_free(&b);
-    /* The set that was not asked for longest makes room, also while it is being fetched. */
-    char url[64];
-    for (int i = 0; i < JWKS_SETS; i++) {
-        snprintf(url, sizeof url, URL "?%d", i);
-        jwks_get(w.jwks, url, 1);
-    }
-    assert_int_equal(w.cancels, 0);
-    assert_int_equal(known(&w, 2), 0);
-    assert_int_equal(w.cancels, 1);
-    w.fetching = NULL;
     jwks_free(&w.jwks);
-    assert_int_equal(w.cancels, 1 + JWKS_SETS);
     /* Nobody can fetch now: it is asked again. */
     world_open(&w);
     w.refuses = true;
@@ -210,8 +199,97 @@ static void test_bounds(void **state) {
     jwks_free(&w.jwks);
 }
 
+static const char *url_of(int i) {
+    static char url[64];
+    snprintf(url, sizeof url, URL "?%d", i);
+    return url;
+}
+
+/* Whoever makes sources, deletes them and asks for many others: for one URL there is one fetch a
+ * minute. */
+static void test_one_fetch_a_minute_whoever_uses_it(void **state) {
+    (void)state;
+    struct world w;
+    world_open(&w);
+    jwks_use(w.jwks, URL);
+    jwks_use(w.jwks, URL);
+    known(&w, 0);
+    answer(&w, "{\"keys\":[" OKP "}]}", NULL, 0);
+    for (uint64_t now = 1; now < JWKS_RETRY_MS; now += 100) {
+        jwks_leave(w.jwks, URL, now);
+        jwks_leave(w.jwks, URL, now);
+        jwks_leave(w.jwks, URL, now); /* one too many is none */
+        assert_int_equal(known(&w, now), 1);
+        jwks_use(w.jwks, URL);
+        jwks_use(w.jwks, URL);
+    }
+    assert_int_equal(w.fetches, 1);
+    /* As long as one is left it stays. */
+    jwks_leave(w.jwks, URL, 2 * JWKS_RETRY_MS);
+    jwks_use(w.jwks, url_of(0));
+    jwks_leave(w.jwks, url_of(0), 3 * JWKS_RETRY_MS);
+    assert_int_equal(known(&w, 3 * JWKS_RETRY_MS), 1);
+    assert_int_equal(w.fetches, 1);
+    /* Then it goes. */
+    jwks_leave(w.jwks, URL, 3 * JWKS_RETRY_MS);
+    assert_int_equal(known(&w, 3 * JWKS_RETRY_MS), 0);
+    assert_int_equal(w.fetches, 2);
+    jwks_free(&w.jwks);
+    assert_int_equal(w.cancels, 1);
+}
+
+/* What is used keeps its keys, however many others there are. */
+static void test_nobody_pushes_out_others(void **state) {
+    (void)state;
+    struct world w;
+    world_open(&w);
+    jwks_use(w.jwks, URL);
+    known(&w, 0);
+    answer(&w, "{\"keys\":[" OKP "}]}", NULL, 0);
+    for (int i = 0; i < 4 * JWKS_LEFT; i++) {
+        jwks_use(w.jwks, url_of(i));
+        jwks_get(w.jwks, url_of(i), 1);
+        if (w.fetching != NULL) answer(&w, "{\"keys\":[" OTHER_X "}]}", NULL, 1);
+    }
+    assert_int_equal(w.fetches, 1 + 4 * JWKS_LEFT);
+    assert_int_equal(known(&w, 2), 1);
+    assert_int_equal(w.fetches, 1 + 4 * JWKS_LEFT);
+    jwks_free(&w.jwks);
+    assert_int_equal(w.cancels, 0);
+}
+
+/* New URLs all the time: so many fetches in a minute, and no more; and so many at a time. */
+static void test_how_many_fetches(void **state) {
+    (void)state;
+    struct world w;
+    world_open(&w);
+    int i = 0;
+    for (uint64_t now = 0; now < 10 * JWKS_RETRY_MS; now += 20, i++) {
+        jwks_use(w.jwks, url_of(i));
+        jwks_get(w.jwks, url_of(i), now);
+        if (w.fetching != NULL) answer(&w, "{\"keys\":[" OKP "}]}", NULL, now);
+        jwks_leave(w.jwks, url_of(i), now);
+    }
+    assert_in_range(w.fetches, 10 * JWKS_LEFT - 10, 10 * JWKS_LEFT + 10);
+    jwks_free(&w.jwks);
+    world_open(&w);
+    for (i = 0; i < 2 * JWKS_FETCHES; i++) {
+        jwks_use(w.jwks, url_of(i));
+        jwks_get(w.jwks, url_of(i), 0);
+    }
+    assert_int_equal(w.fetches, JWKS_FETCHES);
+    answer(&w, "", "no", 1);
+    jwks_get(w.jwks, url_of(JWKS_FETCHES), 1);
+    assert_int_equal(w.fetches, JWKS_FETCHES + 1);
+    jwks_free(&w.jwks);
+    assert_int_equal(w.cancels, JWKS_FETCHES);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_fetch_a_minute_whoever_uses_it),
+        cmocka_unit_test(test_nobody_pushes_out_others),
+        cmocka_unit_test(test_how_many_fetches),
         cmocka_unit_test(test_fetched_once_and_kept),
         cmocka_unit_test(test_stale_keys_stay_while_the_fetch_fails),
         cmocka_unit_test(test_a_miss_fetches_once_a_minute),

@@ -63,7 +63,7 @@ static int reopen(struct keys *t, char *error, size_t size) {
 static const struct route to_test = {.room = ROOM};
 
 static const struct key *make(struct keys *t, unsigned scopes, char text[KEY_TEXT_BYTES + 1]) {
-    struct key asked = {.scopes = scopes};
+    struct key asked = {.project = PROJECT_DEFAULT, .scopes = scopes};
     snprintf(asked.name, sizeof asked.name, "a key");
     const struct key *k = auth_create(t->auth, t->w.time, to_test, &asked, text);
     world_turn(&t->w);
@@ -282,14 +282,14 @@ static void keys_expire(void **state) {
     char text[KEY_TEXT_BYTES + 1];
     const struct key *k = make(t, SCOPE_ADMIN, text);
     uint64_t number = k->number;
-    assert_int_equal(auth_admins(t->auth, t->w.time.wall_ms), 1);
+    assert_int_equal(auth_operators(t->auth, t->w.time.wall_ms), 1);
     auth_update(t->auth, t->w.time, to_test, number, "renamed", t->w.time.wall_ms + 1000);
     world_turn(&t->w);
     assert_string_equal(auth_find(t->auth, number)->name, "renamed");
     assert_int_equal(check(t, text), AUTH_OK);
     world_wait(&t->w, 1000);
     assert_int_equal(check(t, text), AUTH_EXPIRED);
-    assert_int_equal(auth_admins(t->auth, t->w.time.wall_ms), 0);
+    assert_int_equal(auth_operators(t->auth, t->w.time.wall_ms), 0);
     text[KEY_TEXT_BYTES - 2] ^= 1; /* who does not have it hears nothing of it */
     assert_int_equal(check(t, text), AUTH_UNKNOWN);
 }
@@ -354,6 +354,30 @@ static void keys_are_listed_as_they_were_made(void **state) {
 }
 
 /* Right, wrong or unknown: the same comparison, in constant time, over all of it. */
+/* Who is asked is a matter of the key's project; who may make any key, of the default one's. */
+static void keys_have_a_project(void **state) {
+    struct keys *t = *state;
+    char text[KEY_TEXT_BYTES + 1], error[200];
+    struct key asked = {.project = 7, .scopes = SCOPE_ADMIN, .name = "of another project"};
+    make(t, SCOPE_ADMIN, text);
+    make(t, SCOPE_PUBLISH, text);
+    for (int i = 0; i < 3; i++) {
+        assert_non_null(auth_create(t->auth, t->w.time, to_test, &asked, text));
+        world_turn(&t->w);
+    }
+    for (int i = 0; i < 2; i++) {
+        const struct key *k = NULL;
+        assert_int_equal(auth_operators(t->auth, t->w.time.wall_ms), 1);
+        assert_int_equal(auth_count_of(t->auth, 7), 3);
+        assert_int_equal(auth_count_of(t->auth, PROJECT_DEFAULT), 2);
+        assert_int_equal(auth_count_of(t->auth, 8), 0);
+        assert_int_equal(auth_check_text(t->auth, t->w.time, slice_str(text), &k), AUTH_OK);
+        assert_int_equal(k->project, 7);
+        assert_false(auth_is_operator(k, t->w.time.wall_ms));
+        assert_int_equal(reopen(t, error, sizeof error), 0);
+    }
+}
+
 static void what_is_compared(void **state) {
     struct keys *t = *state;
     struct vector v = read_vector();
@@ -473,6 +497,7 @@ int main(void) {
         KEYS_TEST(revoked_keys_are_gone_and_stay_gone),
         KEYS_TEST(the_day_of_use_is_kept),
         KEYS_TEST(keys_are_listed_as_they_were_made),
+        KEYS_TEST(keys_have_a_project),
         KEYS_TEST(what_is_compared),
         cmocka_unit_test(scopes_and_globs),
         cmocka_unit_test(rights_that_cannot_be),

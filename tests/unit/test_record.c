@@ -172,7 +172,8 @@ static bool decode_due(struct arena *a, struct slice value) {
 }
 
 static struct slice example_task(struct arena *a) {
-    struct record_task t = {.kind = 2,
+    struct record_task t = {.project = 3,
+                            .kind = 2,
                             .flags = RECORD_TASK_CANCELLED,
                             .subscription = 4,
                             .created_at_ms = 1700000001456,
@@ -196,7 +197,8 @@ static bool decode_task(struct arena *a, struct slice value) {
 static const uint64_t job_seqs[] = {7, 8, 1ULL << 40};
 static const uint8_t job_states[] = {0, 1, 3};
 static struct record_job example_job_struct(void) {
-    return (struct record_job){.id = slice_str("batches/9"),
+    return (struct record_job){.project = 3,
+                               .id = slice_str("batches/9"),
                                .endpoints = slice_str("https://a.example/h"),
                                .metadata = slice_str("{\"a\":1}"),
                                .created_at_ms = 1700000001456,
@@ -254,13 +256,13 @@ static const struct kind kinds[] = {
      "74636865732f396170706c69636174696f6e2f6a736f6e7b2261223a317d7b7d68747470733a2f2f612e65"
      "78616d706c652f680a68747470733a2f2f622e6578616d706c652f00ff7b7d"},
     {"task", example_task, decode_task,
-     "66a0572802020104000000b06de5cf8b010000d06fe5cf8b0100000a000000000000001400000000000000"
-     "0f00000000000000080000000000000007000000000000000100000000000000f4010000160000007b2273"
-     "6f7572636573223a5b2267656d696e69225d7d"},
+     "7c6485fd0303000000020104000000b06de5cf8b010000d06fe5cf8b0100000a0000000000000014000000"
+     "000000000f00000000000000080000000000000007000000000000000100000000000000f4010000160000"
+     "007b22736f7572636573223a5b2267656d696e69225d7d"},
     {"job", example_job, decode_job,
-     "49779e0001b06de5cf8b0100009871e5cf8b010000982932da8b010000b72b32da8b010000460000000000"
-     "0000010900130007000300626174636865732f3968747470733a2f2f612e6578616d706c652f687b226122"
-     "3a317d070000000000000000080000000000000001000000000001000003"},
+     "3815dbfa0203000000b06de5cf8b0100009871e5cf8b010000982932da8b010000b72b32da8b0100004600"
+     "000000000000010900130007000300626174636865732f3968747470733a2f2f612e6578616d706c652f68"
+     "7b2261223a317d070000000000000000080000000000000001000000000001000003"},
     {"event of version 1", NULL, decode_event,
      "c9094b3f01010000007b68e5cf8b010000b06de5cf8b010000060005000f00090010000700020004000000"
      "67656d696e696d73675f3162617463682e737563636565646564626174636865732f396170706c69636174"
@@ -296,6 +298,14 @@ static const struct kind kinds[] = {
      "00040000006d61785f6661696c7354696d656f7574626f6f6d617420783a3167656d696e696d73675f3162"
      "617463682e737563636565646564626174636865732f396170706c69636174696f6e2f6a736f6e7b226122"
      "3a317d7b7d00ff7b7d"},
+    {"task of version 2", NULL, decode_task,
+     "66a0572802020104000000b06de5cf8b010000d06fe5cf8b0100000a000000000000001400000000000000"
+     "0f00000000000000080000000000000007000000000000000100000000000000f4010000160000007b2273"
+     "6f7572636573223a5b2267656d696e69225d7d"},
+    {"job of version 1", NULL, decode_job,
+     "49779e0001b06de5cf8b0100009871e5cf8b010000982932da8b010000b72b32da8b010000460000000000"
+     "0000010900130007000300626174636865732f3968747470733a2f2f612e6578616d706c652f687b226122"
+     "3a317d070000000000000000080000000000000001000000000001000003"},
     {"due of version 1", NULL, decode_due,
      "110c175d0105000000060000004d0000000000000001070004000600010000007b68e5cf8b010000b06de5"
      "cf8b010000887be5cf8b0100005544332211000000060005000f0009001000070002000400000054696d65"
@@ -562,7 +572,8 @@ static void test_small_round_trips(void **state) {
     assert_true(record_ids_decode(record_ids_encode(*state, 1, NULL, 0), &ids));
     assert_int_equal(ids.count, 0);
     assert_true(record_task_decode(example_task(*state), &task));
-    assert_true(task.kind == 2 && task.flags == RECORD_TASK_CANCELLED && task.subscription == 4);
+    assert_true(task.project == 3 && task.kind == 2 && task.flags == RECORD_TASK_CANCELLED);
+    assert_int_equal(task.subscription, 4);
     assert_true(task.created_at_ms == 1700000001456 && task.finished_at_ms == 1700000002000);
     assert_true(task.from == 10 && task.to == 20 && task.next == 15);
     assert_true(task.matched == 8 && task.acked_total == 7 && task.expired == 1);
@@ -577,7 +588,7 @@ static void test_job_round_trip(void **state) {
     assert_true(slice_eq(got.metadata, want.metadata) && got.flags == RECORD_JOB_OVERDUE);
     assert_true(got.created_at_ms == want.created_at_ms && got.updated_at_ms == want.updated_at_ms);
     assert_true(got.due_at_ms == want.due_at_ms && got.ended_at_ms == want.ended_at_ms);
-    assert_true(got.events_total == 70 && got.count == 3);
+    assert_true(got.project == 3 && got.events_total == 70 && got.count == 3);
     assert_memory_equal(got.seqs, job_seqs, sizeof job_seqs);
     assert_memory_equal(got.states, job_states, sizeof job_states);
     assert_true(record_job_decode(*state, record_job_encode(*state, &least), &got));

@@ -97,7 +97,7 @@ static void test_dead_letter(void **state) {
     assert_event(&d.event, 77, 1);
 }
 
-/* ---- version 2, and 1 of what waits for its time ---- */
+/* ---- version 2, and 1 of what came with it ---- */
 
 #define EVENT_HEAD_2                                                                               \
     "010000007b68e5cf8b010000b06de5cf8b010000887be5cf8b0100005544332211000000060005000f0009001000" \
@@ -192,6 +192,50 @@ static void test_subscription_2(void **state) {
     assert_text(s.filter, "{\"types\":[\"batch.*\"]}");
 }
 
+static void test_task_2(void **state) {
+    struct record_task t;
+    struct slice value =
+        from_hex(*state,
+                 "66a0572802020104000000b06de5cf8b010000d06fe5cf8b0100000a000000000000001400000000"
+                 "0000000f00000000000000080000000000000007000000000000000100000000000000f401000016"
+                 "0000007b22736f7572636573223a5b2267656d696e69225d7d");
+    for (int i = 0; i < 2; i++) { /* once more as it is written now */
+        assert_true(record_task_decode(value, &t));
+        assert_int_equal(t.project, PROJECT_DEFAULT); /* there was no other */
+        assert_true(t.kind == 2 && t.flags == RECORD_TASK_CANCELLED && t.subscription == 4);
+        assert_true(t.created_at_ms == 1700000001456 && t.finished_at_ms == 1700000002000);
+        assert_true(t.from == 10 && t.to == 20 && t.next == 15);
+        assert_true(t.matched == 8 && t.acked_total == 7 && t.expired == 1);
+        assert_int_equal(t.rate_per_s, 500);
+        assert_text(t.filter, "{\"sources\":[\"gemini\"]}");
+        value = record_task_encode(*state, &t);
+        assert_int_equal(value.data[4], 3);
+    }
+}
+
+static void test_job_1(void **state) {
+    struct record_job j;
+    struct slice value = from_hex(
+        *state,
+        "49779e0001b06de5cf8b0100009871e5cf8b010000982932da8b010000b72b32da8b01000046000000"
+        "00000000010900130007000300626174636865732f3968747470733a2f2f612e6578616d706c652f68"
+        "7b2261223a317d070000000000000000080000000000000001000000000001000003");
+    for (int i = 0; i < 2; i++) {
+        assert_true(record_job_decode(*state, value, &j));
+        assert_int_equal(j.project, PROJECT_DEFAULT);
+        assert_text(j.id, "batches/9");
+        assert_text(j.endpoints, "https://a.example/h");
+        assert_text(j.metadata, "{\"a\":1}");
+        assert_true(j.created_at_ms == 1700000001456 && j.updated_at_ms == 1700000002456);
+        assert_true(j.due_at_ms == 1700172802456 && j.ended_at_ms == 1700172802999);
+        assert_true(j.events_total == 70 && j.flags == RECORD_JOB_OVERDUE && j.count == 3);
+        assert_true(j.seqs[0] == 7 && j.seqs[1] == 8 && j.seqs[2] == 1ULL << 40);
+        assert_true(j.states[0] == 0 && j.states[1] == 1 && j.states[2] == 3);
+        value = record_job_encode(*state, &j);
+        assert_int_equal(value.data[4], 2);
+    }
+}
+
 /* ---- version 1 ---- */
 
 /* A retry as version 1 wrote it with an error text of `len` times 'e'. */
@@ -250,7 +294,8 @@ static void test_replay(void **state) {
                  "277560160104000000b06de5cf8b010000d06fe5cf8b0100000a00000000000000140000"
                  "00000000000700000000000000"),
         &t));
-    assert_true(t.kind == 0 && t.flags == 0 && t.subscription == 4);
+    assert_true(t.project == PROJECT_DEFAULT && t.kind == 0 && t.flags == 0);
+    assert_int_equal(t.subscription, 4);
     assert_true(t.created_at_ms == 1700000001456 && t.finished_at_ms == 1700000002000);
     assert_true(t.from == 10 && t.to == 20 && t.next == 0);
     assert_true(t.acked_total == 7 && t.matched == 7); /* it had no count of its own */
@@ -324,6 +369,8 @@ int main(void) {
         cmocka_unit_test(test_dead_letter_2),
         cmocka_unit_test(test_due_1),
         cmocka_unit_test(test_subscription_2),
+        cmocka_unit_test(test_task_2),
+        cmocka_unit_test(test_job_1),
         cmocka_unit_test(test_retry),
         cmocka_unit_test(test_position),
         cmocka_unit_test(test_replay),

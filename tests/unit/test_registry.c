@@ -32,6 +32,7 @@ static struct webhook *example(void) {
     webhook_set_text(&w->disabled_reason, slice_str("410 Gone"));
     webhook_set_types(w, types, 2);
     webhook_set_headers(w, headers, 2);
+    w->project = 7;
     w->state = WEBHOOK_DISABLED_DUE_TO_FAILED_DELIVERIES;
     w->paused = true;
     w->rate_per_s = 5;
@@ -47,6 +48,7 @@ static struct webhook *example(void) {
 
 static void expect_same(const struct webhook *a, const struct webhook *b) {
     assert_string_equal(a->id, b->id);
+    assert_int_equal(a->project, b->project);
     assert_string_equal(a->name, b->name);
     assert_string_equal(a->description, b->description);
     assert_string_equal(a->uri, b->uri);
@@ -140,6 +142,7 @@ static void test_stored_forms_of_other_versions(void **state) {
         &f);
     assert_non_null(w);
     assert_int_equal(w->concurrency, WEBHOOK_CONCURRENCY_DEFAULT);
+    assert_int_equal(w->project, PROJECT_DEFAULT);
     assert_string_equal(w->name, "");
     webhook_free(&w);
 #define REST "\"types\":[\"*\"],\"state\":\"enabled\",\"secrets\":[{\"secret\":\"" SECRET "\"}]"
@@ -148,6 +151,8 @@ static void test_stored_forms_of_other_versions(void **state) {
     refuse_stored(ID, "{\"uri\":\"http://a\",\"concurrency\":0," REST "}", "concurrency");
     refuse_stored(ID, "{\"uri\":\"http://a\",\"concurrency\":65," REST "}", "concurrency");
     refuse_stored(ID, "{\"uri\":7," REST "}", "uri");
+    refuse_stored(ID, "{\"uri\":\"http://a\",\"project\":0," REST "}", "project");
+    refuse_stored(ID, "{\"uri\":\"http://a\",\"project\":4294967295," REST "}", "project");
     refuse_stored(ID,
                   "{\"uri\":\"http://a\",\"types\":[\"*\"],\"state\":\"asleep\","
                   "\"secrets\":[{\"secret\":\"" SECRET "\"}]}",
@@ -239,6 +244,7 @@ static void test_setting_a_part_of_itself(void **state) {
 /* ---- the table ---- */
 
 #define ROUTE ((struct route){.room = 9})
+#define MINE  7
 
 static int setup(void **state) {
     struct world *w = mem_zalloc(sizeof *w);
@@ -257,6 +263,7 @@ static int teardown(void **state) {
 
 static struct webhook *named(const char *id, uint64_t created_at_ms, const char *name) {
     struct webhook *w = example();
+    w->project = MINE;
     snprintf(w->id, sizeof w->id, "%s", id);
     w->created_at_ms = created_at_ms;
     webhook_set_text(&w->name, slice_str(name));
@@ -264,29 +271,32 @@ static struct webhook *named(const char *id, uint64_t created_at_ms, const char 
 }
 
 static const char *shown(const struct registry *r, const char *id) {
-    const struct webhook *w = registry_get(r, slice_str(id));
+    const struct webhook *w = registry_get(r, MINE, slice_str(id));
     return w == NULL ? NULL : w->name;
 }
 
 static const char *latest(const struct registry *r, const char *id) {
-    const struct webhook *w = registry_latest(r, slice_str(id));
+    const struct webhook *w = registry_latest(r, MINE, slice_str(id));
     return w == NULL ? NULL : w->name;
+}
+
+static const struct webhook *first(const struct registry *r) {
+    return registry_after(r, MINE, 0, slice_str(""));
 }
 
 static void expect_loaded(struct world *w, const struct registry *live) {
     struct registry *loaded = registry_new(w->engine);
     char error[200] = "";
     if (registry_load(loaded, error, sizeof error) != 0) fail_msg("%s", error);
-    const struct webhook *a = registry_next(live, slice_of(NULL, 0));
-    const struct webhook *b = registry_next(loaded, slice_of(NULL, 0));
-    assert_int_equal(registry_count(live), registry_count(loaded));
-    while (a != NULL) {
+    const struct webhook *a;
+    size_t count = 0;
+    assert_int_equal(registry_count_all(live), registry_count_all(loaded));
+    for (; (a = registry_at(live, count)) != NULL; count++) {
+        const struct webhook *b = registry_at(loaded, count);
         assert_non_null(b);
         expect_same(a, b);
-        a = registry_next(live, slice_str(a->id));
-        b = registry_next(loaded, slice_str(b->id));
     }
-    assert_null(b);
+    assert_null(registry_at(loaded, count));
     registry_free(&loaded);
     store_end_reads(w->store);
 }
@@ -297,8 +307,9 @@ static void test_changes_show_when_they_are_durable(void **state) {
     registry_put(r, w->time, ROUTE, named(ID, 1, "one"));
     assert_null(shown(r, ID));
     assert_string_equal(latest(r, ID), "one");
-    assert_int_equal(registry_count(r), 1);
-    assert_null(registry_next(r, slice_of(NULL, 0)));
+    assert_int_equal(registry_count(r, MINE), 1);
+    assert_int_equal(registry_count(r, MINE + 1), 0);
+    assert_null(first(r));
     registry_put(r, w->time, ROUTE, named(ID, 1, "two"));
     assert_string_equal(latest(r, ID), "two");
     world_turn(w);
@@ -323,7 +334,7 @@ static void test_changes_show_when_they_are_durable(void **state) {
     assert_null(latest(r, ID));
     registry_refresh(r, ID);
     assert_null(shown(r, ID));
-    assert_int_equal(registry_count(r), 0);
+    assert_int_equal(registry_count(r, MINE), 0);
     expect_loaded(w, r);
     registry_put(r, w->time, ROUTE, named(ID, 1, "lost")); /* freed with the table */
     registry_free(&r);
@@ -346,11 +357,11 @@ static void test_the_order(void **state) {
     }
     const struct webhook *at = NULL;
     for (size_t i = 0; i < 6; i++) {
-        at = registry_next(r, slice_str(at == NULL ? "" : at->id));
+        at = at == NULL ? first(r) : registry_after(r, MINE, at->created_at_ms, slice_str(at->id));
         assert_non_null(at);
         assert_int_equal(at->id[0], order[i]);
     }
-    assert_null(registry_next(r, slice_str(at->id)));
+    assert_null(registry_after(r, MINE, at->created_at_ms, slice_str(at->id)));
     expect_loaded(w, r);
 
     /* After a place where there is none any more. */
@@ -358,11 +369,45 @@ static void test_the_order(void **state) {
     registry_delete(r, w->time, ROUTE, id);
     world_turn(w);
     registry_refresh(r, id);
-    assert_int_equal(registry_after(r, 5, slice_str(id))->id[0], 'm');
-    assert_int_equal(registry_after(r, 5, slice_str(""))->id[0], 'm');
-    assert_int_equal(registry_after(r, 5, slice_str("zz"))->id[0], 'a');
-    assert_null(registry_after(r, 9, slice_str("zz")));
-    assert_null(registry_next(r, slice_str(id)));
+    assert_int_equal(registry_after(r, MINE, 5, slice_str(id))->id[0], 'm');
+    assert_int_equal(registry_after(r, MINE, 5, slice_str(""))->id[0], 'm');
+    assert_int_equal(registry_after(r, MINE, 5, slice_str("zz"))->id[0], 'a');
+    assert_null(registry_after(r, MINE, 9, slice_str("zz")));
+    registry_free(&r);
+}
+
+/* Who asks for another project finds nothing, at whatever place; an order that was made for one
+ * project does not run on into the next. */
+static void test_projects(void **state) {
+    struct world *w = *state;
+    struct registry *r = registry_new(w->engine);
+    char id[WEBHOOK_ID_BYTES + 1] = ID;
+    for (uint32_t i = 0; i < 6; i++) {
+        id[0] = (char)('a' + i);
+        struct webhook *made = named(id, 10 - i, "x");
+        made->project = 1 + i % 3;
+        registry_put(r, w->time, ROUTE, made);
+        world_turn(w);
+        registry_refresh(r, id);
+    }
+    assert_int_equal(registry_count_all(r), 6);
+    for (uint32_t project = 1; project <= 3; project++) {
+        const struct webhook *late = registry_after(r, project, 0, slice_str(""));
+        const struct webhook *early =
+            registry_after(r, project, late->created_at_ms, slice_str(late->id));
+        assert_int_equal(registry_count(r, project), 2);
+        assert_int_equal(late->id[0], 'a' + 2 + project);
+        assert_int_equal(early->id[0], 'a' + project - 1);
+        assert_null(registry_after(r, project, early->created_at_ms, slice_str(early->id)));
+        for (uint32_t other = 0; other <= 4; other++) {
+            bool mine = other == project;
+            assert_ptr_equal(registry_get(r, other, slice_str(late->id)), mine ? late : NULL);
+            assert_ptr_equal(registry_latest(r, other, slice_str(late->id)), mine ? late : NULL);
+        }
+    }
+    assert_null(registry_after(r, 0, 0, slice_str("")));
+    assert_null(registry_after(r, 4, 0, slice_str("")));
+    expect_loaded(w, r);
     registry_free(&r);
 }
 
@@ -391,6 +436,7 @@ int main(void) {
         cmocka_unit_test(test_setting_a_part_of_itself),
         cmocka_unit_test_setup_teardown(test_changes_show_when_they_are_durable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_projects, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_stored_one_that_cannot_be_read, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,7 +53,6 @@ static void fetched(struct fixture *f) {
 static int setup(void **state) {
     static struct fixture f;
     const struct jwks_hooks hooks = {on_start, on_cancel, &f};
-    for (int i = 0; i < HMAC_DIGESTS; i++) f.tools.hmacs[i] = hmac_new_digest((enum hmac_digest)i);
     f.tools.jwks = jwks_new(&hooks);
     f.ed25519 = signing_key_generate(SIGNING_ED25519);
     f.rsa = signing_key_generate(SIGNING_RS256);
@@ -66,7 +65,6 @@ static int setup(void **state) {
 static int teardown(void **state) {
     struct fixture *f = *state;
     jwks_free(&f->tools.jwks);
-    for (int i = 0; i < HMAC_DIGESTS; i++) hmac_free(&f->tools.hmacs[i]);
     signing_key_free(&f->ed25519);
     signing_key_free(&f->rsa);
     return 0;

@@ -166,8 +166,8 @@ struct fixture {
     struct engine *engine;
 };
 
-/* Runs one config command to its durable end. */
-static void config(struct fixture *f, enum command_kind kind, const char *name) {
+/* Runs one config command to its durable end; `place` is "NAME" or "NUMBER/NAME". */
+static void config(struct fixture *f, enum command_kind kind, const char *place) {
     struct engine_time time = {.now_ms = 1, .wall_ms = 1};
     struct source s = example();
     struct buf value;
@@ -175,7 +175,7 @@ static void config(struct fixture *f, enum command_kind kind, const char *name) 
     buf_init(&value, SOURCE_STORED_BYTES);
     source_encode(&s, &value);
     source_clear(&s);
-    snprintf(key, sizeof key, SOURCE_CONFIG_PREFIX "%s", name);
+    snprintf(key, sizeof key, SOURCE_CONFIG_PREFIX "%s", place);
     struct command c = {.kind = kind,
                         .u.config = {.key = slice_str(key), .value = buf_slice(&value)}};
     engine_step(f->engine, time, &c);
@@ -193,20 +193,34 @@ static void on_durable(void *ctx, struct batch *batch) {
     (void)batch;
 }
 
-static void test_the_registry(void **state) {
-    (void)state;
-    struct fixture f = {.store = NULL};
+static void fixture_open(struct fixture *f) {
     const struct engine_options options = {.seed = 1};
     struct engine_time time = {.now_ms = 1, .wall_ms = 1};
     char error[256] = "";
-    assert_int_equal(memory_store_open(&f.store), 0);
-    f.store->on_durable = on_durable;
-    assert_int_equal(engine_open(&f.engine, f.store, &options, time, error, sizeof error), 0);
+    assert_int_equal(memory_store_open(&f->store), 0);
+    f->store->on_durable = on_durable;
+    assert_int_equal(engine_open(&f->engine, f->store, &options, time, error, sizeof error), 0);
+}
+
+static void fixture_close(struct fixture *f) {
+    engine_close(&f->engine);
+    store_close(f->store);
+}
+
+static struct source *get(struct sources *s, const char *name) {
+    return sources_get(s, PROJECT_DEFAULT, slice_str(name));
+}
+
+static void test_the_registry(void **state) {
+    (void)state;
+    struct fixture f;
+    char error[256] = "";
+    fixture_open(&f);
     static const char *const names[] = {"b", "a", "ab", "c", "abc", "B"};
     struct sources *live = sources_new();
     for (size_t i = 0; i < 6; i++) {
         config(&f, COMMAND_CONFIG_PUT, names[i]);
-        sources_refresh(live, f.engine, slice_str(names[i]));
+        sources_refresh(live, f.engine, PROJECT_DEFAULT, slice_str(names[i]));
     }
     struct sources *loaded = sources_new();
     assert_int_equal(sources_load(loaded, f.engine, error, sizeof error), 0);
@@ -215,39 +229,115 @@ static void test_the_registry(void **state) {
     static const char *const sorted[] = {"B", "a", "ab", "abc", "b", "c"};
     for (size_t k = 0; k < 2; k++) {
         struct slice after = slice_of(NULL, 0);
-        assert_int_equal(sources_count(both[k]), 6);
+        assert_int_equal(sources_count(both[k], PROJECT_DEFAULT), 6);
         for (size_t i = 0; i < 6; i++) {
-            struct source *s = sources_next(both[k], after);
+            struct source *s = sources_next(both[k], PROJECT_DEFAULT, after);
             assert_non_null(s);
             assert_string_equal(s->name, sorted[i]);
-            assert_ptr_equal(sources_get(both[k], slice_str(sorted[i])), s);
+            assert_ptr_equal(get(both[k], sorted[i]), s);
+            assert_ptr_equal(sources_at(both[k], i), s);
             assert_ptr_equal(sources_get_by_id(both[k], s->id), s);
             after = slice_str(s->name);
         }
-        assert_null(sources_next(both[k], after));
-        assert_null(sources_get(both[k], slice_str("")));
-        assert_null(sources_get(both[k], slice_str("abcd")));
+        assert_null(sources_next(both[k], PROJECT_DEFAULT, after));
+        assert_null(get(both[k], ""));
+        assert_null(get(both[k], "abcd"));
     }
 
     /* Replaced: the counters go on. Removed: gone, also by id; the others stay. */
-    struct source *ab = sources_get(live, slice_str("ab"));
+    struct source *ab = get(live, "ab");
     uint32_t id = ab->id;
     ab->accepted_total = 3;
     config(&f, COMMAND_CONFIG_PUT, "ab");
-    sources_refresh(live, f.engine, slice_str("ab"));
-    assert_int_equal(sources_get(live, slice_str("ab"))->accepted_total, 3);
-    assert_int_equal(sources_get(live, slice_str("ab"))->id, id);
+    sources_refresh(live, f.engine, PROJECT_DEFAULT, slice_str("ab"));
+    assert_int_equal(get(live, "ab")->accepted_total, 3);
+    assert_int_equal(get(live, "ab")->id, id);
     config(&f, COMMAND_CONFIG_DELETE, "ab");
-    sources_refresh(live, f.engine, slice_str("ab"));
-    assert_null(sources_get(live, slice_str("ab")));
+    sources_refresh(live, f.engine, PROJECT_DEFAULT, slice_str("ab"));
+    assert_null(get(live, "ab"));
     assert_null(sources_get_by_id(live, id));
-    assert_non_null(sources_get(live, slice_str("abc")));
-    assert_int_equal(sources_count(live), 5);
+    assert_non_null(get(live, "abc"));
+    assert_int_equal(sources_count(live, PROJECT_DEFAULT), 5);
 
     sources_free(&live);
     sources_free(&loaded);
-    engine_close(&f.engine);
-    store_close(f.store);
+    fixture_close(&f);
+}
+
+/* What is one project's is not there for another, also where a name looks like a project's number,
+ * or begins with the other one. */
+static void test_projects(void **state) {
+    (void)state;
+    struct fixture f;
+    char error[256] = "";
+    fixture_open(&f);
+    static const struct {
+        uint32_t project;
+        const char *name, *place;
+    } made[] = {{1, "2", "2"},   {1, "a", "a"},     {2, "a", "2/a"},  {2, "2", "2/2"},
+                {3, "b", "3/b"}, {20, "a", "20/a"}, {3, "ab", "3/ab"}};
+    const size_t count = sizeof made / sizeof made[0];
+    struct sources *live = sources_new(), *loaded = sources_new();
+    for (size_t i = 0; i < count; i++) {
+        char key[SOURCE_KEY_BYTES];
+        source_config_key(made[i].project, slice_str(made[i].name), key);
+        assert_string_equal(key + sizeof SOURCE_CONFIG_PREFIX - 1, made[i].place);
+        config(&f, COMMAND_CONFIG_PUT, made[i].place);
+        sources_refresh(live, f.engine, made[i].project, slice_str(made[i].name));
+    }
+    assert_int_equal(sources_load(loaded, f.engine, error, sizeof error), 0);
+    struct sources *both[] = {live, loaded};
+    for (size_t k = 0; k < 2; k++) {
+        assert_null(sources_at(both[k], count));
+        for (size_t i = 0; i < count; i++) {
+            struct slice name = slice_str(made[i].name);
+            const struct source *s = sources_get(both[k], made[i].project, name);
+            assert_non_null(s);
+            assert_int_equal(s->project, made[i].project);
+            assert_string_equal(s->name, made[i].name);
+        }
+        static const size_t counts[] = {0, 2, 2, 2, 0};
+        for (uint32_t project = 0; project < 5; project++) {
+            assert_int_equal(sources_count(both[k], project), counts[project]);
+        }
+        assert_string_equal(sources_next(both[k], 2, slice_str(""))->name, "2");
+        assert_string_equal(sources_next(both[k], 2, slice_str("2"))->name, "a");
+        assert_null(sources_next(both[k], 2, slice_str("a")));
+        assert_null(sources_next(both[k], 4, slice_str("")));
+        assert_null(sources_get(both[k], 1, slice_str("b")));
+        assert_null(sources_get(both[k], 2, slice_str("b")));
+        assert_null(sources_get(both[k], 1, slice_str("2/a")));
+        assert_null(sources_get(both[k], 20, slice_str("2")));
+    }
+    /* One goes; its namesakes stay. */
+    uint32_t id = sources_get(live, 2, slice_str("a"))->id;
+    config(&f, COMMAND_CONFIG_DELETE, "2/a");
+    sources_refresh(live, f.engine, 2, slice_str("a"));
+    assert_null(sources_get(live, 2, slice_str("a")));
+    assert_null(sources_get_by_id(live, id));
+    assert_non_null(sources_get(live, 1, slice_str("a")));
+    assert_non_null(sources_get(live, 20, slice_str("a")));
+    sources_free(&live);
+    sources_free(&loaded);
+    fixture_close(&f);
+}
+
+static void test_stored_places_that_are_none(void **state) {
+    (void)state;
+    static const char *const wrong[] = {
+        "1/a", "0/a",   "02/a",         "/a",           "2/",
+        "x/a", "2/a/b", "4294967295/a", "4294967297/a", "99999999999999999999/a"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct fixture f;
+        char error[256] = "";
+        fixture_open(&f);
+        config(&f, COMMAND_CONFIG_PUT, wrong[i]);
+        struct sources *s = sources_new();
+        assert_int_equal(sources_load(s, f.engine, error, sizeof error), ERR_STORE);
+        if (strstr(error, wrong[i]) == NULL) fail_msg("%s: %s", wrong[i], error);
+        sources_free(&s);
+        fixture_close(&f);
+    }
 }
 
 int main(void) {
@@ -258,6 +348,8 @@ int main(void) {
         cmocka_unit_test(test_what_goes_together),
         cmocka_unit_test(test_stored_forms_of_other_versions),
         cmocka_unit_test(test_the_registry),
+        cmocka_unit_test(test_projects),
+        cmocka_unit_test(test_stored_places_that_are_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

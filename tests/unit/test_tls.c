@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -285,6 +286,93 @@ static void test_much_output(void **state) {
     assert_string_equal(w.why, "all written");
 }
 
+/* ---- many handshakes ---- */
+
+#define CALLERS 200
+
+/* What a client says first; the same for all. */
+static size_t client_hello(uint8_t *out, size_t size) {
+    SSL_CTX *c = SSL_CTX_new(TLS_client_method());
+    SSL *ssl = SSL_new(c);
+    BIO *sent = BIO_new(BIO_s_mem());
+    SSL_set_bio(ssl, BIO_new(BIO_s_mem()), sent);
+    SSL_connect(ssl);
+    int len = BIO_read(sent, out, (int)size);
+    assert_true(len > 0 && (size_t)len < size);
+    SSL_free(ssl);
+    SSL_CTX_free(c);
+    return (size_t)len;
+}
+
+struct crowd {
+    struct loop *loop;
+    struct pollfd callers[CALLERS];
+    size_t answered, most; /* callers so far, and in one turn */
+};
+
+/* How many were answered since the last turn. */
+static uint64_t count_answers(void *ctx, uint64_t now_ms) {
+    struct crowd *c = ctx;
+    size_t answered = 0;
+    (void)now_ms;
+    assert_true(poll(c->callers, CALLERS, 0) >= 0);
+    for (size_t i = 0; i < CALLERS; i++) answered += (c->callers[i].revents & POLLIN) != 0;
+    if (answered - c->answered > c->most) c->most = answered - c->answered;
+    c->answered = answered;
+    if (answered == CALLERS) loop_stop(c->loop);
+    return UINT64_MAX;
+}
+
+static void on_caller_gone(void *ctx, const char *why) {
+    (void)ctx;
+    (void)why;
+}
+
+static void on_caller(void *ctx, struct stream *s) {
+    static const struct stream_ops caller_ops = {
+        .on_data = on_data, .on_eof = on_eof, .on_close = on_caller_gone};
+    stream_attach(s, &caller_ops, ctx);
+}
+
+/* Their first messages are there before the loop runs: no turn works on more of them than its time
+ * for handshakes allows, and each is worked on. */
+static void test_turns_between_handshakes(void **state) {
+    struct world w = {0};
+    struct crowd crowd = {.most = 0};
+    char error[256];
+    uint16_t port;
+    uint8_t hello[4096];
+    size_t len = client_hello(hello, sizeof hello);
+    struct tls_options options = {cert_path, key_path, NULL, false};
+    (void)state;
+    assert_int_equal(loop_open(&w.loop), 0);
+    assert_int_equal(tls_server_open(&w.tls, &options, error, sizeof error), 0);
+    assert_int_equal(listener_open(w.loop, "127.0.0.1:0", on_caller, &w, &w.listener, &port, error,
+                                   sizeof error),
+                     0);
+    listener_set_tls(w.listener, &(struct listener_tls){w.tls, "test", slice_str("")});
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    for (size_t i = 0; i < CALLERS; i++) {
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+        assert_int_equal(write(fd, hello, len), (ssize_t)len);
+        crowd.callers[i] = (struct pollfd){.fd = fd, .events = POLLIN};
+    }
+    crowd.loop = w.loop;
+    loop_set_turn(w.loop, count_answers, &crowd);
+    w.watchdog = loop_timer_start(w.loop, WATCHDOG_MS, 0, on_watchdog, &w);
+    loop_run(w.loop);
+    loop_timer_stop(&w.watchdog);
+    listener_close(&w.listener);
+    loop_close(&w.loop);
+    tls_server_close(&w.tls);
+    for (size_t i = 0; i < CALLERS; i++) close(crowd.callers[i].fd);
+    assert_int_equal(crowd.answered, CALLERS);
+    /* 4 ms for each turn: a hundred would be 40 us for one, and no machine is that fast. */
+    assert_in_range(crowd.most, 1, CALLERS / 2);
+}
+
 static void expect_refused(const char *certs, const char *keys, const char *part) {
     struct tls_server *s;
     char error[256];
@@ -322,9 +410,13 @@ static int prepare(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cut_off),     cmocka_unit_test(test_close_notify),
-        cmocka_unit_test(test_peer_name),   cmocka_unit_test(test_pauses),
-        cmocka_unit_test(test_much_output), cmocka_unit_test(test_options),
+        cmocka_unit_test(test_cut_off),
+        cmocka_unit_test(test_close_notify),
+        cmocka_unit_test(test_peer_name),
+        cmocka_unit_test(test_pauses),
+        cmocka_unit_test(test_much_output),
+        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_turns_between_handshakes),
     };
     return cmocka_run_group_tests(tests, prepare, remove_certificate);
 }
