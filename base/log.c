@@ -77,7 +77,7 @@ static uint32_t code_point(const uint8_t *s, size_t len) {
 /* What a terminal obeys (C1 controls), what ends a line for some readers, and what changes the
  * order or the look of what stands around it. */
 static bool is_hidden(uint32_t c) {
-    return (c >= 0x80 && c <= 0x9F) || (c >= 0x200B && c <= 0x200F) ||
+    return (c >= 0x80 && c <= 0x9F) || c == 0x061C || (c >= 0x200B && c <= 0x200F) ||
            (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF;
 }
 
@@ -242,10 +242,9 @@ static ssize_t write_now(mode_t kind, struct slice s) {
     struct pollfd p = {.fd = STDERR, .events = POLLOUT};
     if (S_ISSOCK(kind)) return send(STDERR, s.data, s.len, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (S_ISREG(kind)) return write(STDERR, s.data, s.len);
-    if (poll(&p, 1, 0) == 0) {
-        errno = EAGAIN;
-        return -1;
-    }
+    int ready = poll(&p, 1, 0);
+    if (ready == 0) errno = EAGAIN;
+    if (ready != 1) return -1; /* a signal ends it too, and then nobody knows */
     return write(STDERR, s.data, piece_of(s));
 }
 

@@ -273,11 +273,11 @@ static int open_auth(struct broker *b, char *error, size_t size) {
     return err;
 }
 
-/* Only this machine reaches it. What is no address is refused when it is opened. */
+/* Only this machine reaches it; or it is no address, which is refused when it is opened. */
 static bool is_local(const char *address) {
     struct sockaddr_storage a;
     char error[256];
-    return address_parse(address, &a, error, sizeof error) == 0 && peer_is_loopback(&a);
+    return address_parse(address, &a, error, sizeof error) != 0 || peer_is_loopback(&a);
 }
 
 /* A network sees what is not TLS. */
@@ -285,14 +285,15 @@ static void warn_clear(const struct config *c) {
     bool tls = c->tls_cert[0] != '\0';
     if (!is_local(c->http) && !(tls && c->tls_http != 0)) {
         log_warn(
-            "--http %s is plain HTTP: keys and webhooks cross the network in clear; %s, or let only "
+            "--http %s is plain HTTP: keys and webhooks cross the network in clear; %s, or let "
+            "only "
             "a proxy that speaks TLS reach it",
             c->http, tls ? "leave out --tls-http no" : "give it --tls-cert and --tls-key");
     }
     if (!is_local(c->workers) && !(tls && c->tls_workers != 0)) {
-        log_warn(
-            "--workers %s is without TLS: events cross the network in clear (keys do not); %s",
-            c->workers, tls ? "leave out --tls-workers no" : "give it --tls-cert and --tls-key");
+        log_warn("--workers %s is without TLS: events cross the network in clear (keys do not); %s",
+                 c->workers,
+                 tls ? "leave out --tls-workers no" : "give it --tls-cert and --tls-key");
     }
 }
 

@@ -1,6 +1,7 @@
 #include "broker/config.h"
 
 #include <cyaml/cyaml.h>
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -295,9 +296,12 @@ static bool read_file(struct config *c, const char *path) {
     cyaml_err_t err =
         cyaml_load_file(path, &options, &file_schema, (cyaml_data_t **)(void *)&file, NULL);
     if (err != CYAML_OK) {
-        fprintf(stderr, "bellhopd: cannot use the configuration file %s: %s; its keys are", path,
-                cyaml_strerror(err));
-        for (int i = 0; i < SETTINGS_COUNT; i++) fprintf(stderr, " %s", settings[i].key);
+        fprintf(stderr, "bellhopd: cannot use the configuration file %s: %s", path,
+                err == CYAML_ERR_FILE_OPEN ? strerror(errno) : cyaml_strerror(err));
+        if (err == CYAML_ERR_INVALID_KEY) fputs("; its keys are", stderr);
+        for (int i = 0; err == CYAML_ERR_INVALID_KEY && i < SETTINGS_COUNT; i++) {
+            fprintf(stderr, " %s", settings[i].key);
+        }
         fputs("\n", stderr);
         return false;
     }
@@ -352,7 +356,13 @@ static enum config_result read_flags(struct config *c, int argc, char **argv, bo
         case FLAG_CONFIG:
             if (!read_file(c, optarg)) return CONFIG_BAD;
             break;
-        case FLAG_MAKE_KEY: take_text(&c->make_key, optarg); break;
+        case FLAG_MAKE_KEY:
+            if (*optarg == '\0') { /* or a broker would start, without the key */
+                fputs("bellhopd: --make-key: '' is not a name for the key\n", stderr);
+                return CONFIG_BAD;
+            }
+            take_text(&c->make_key, optarg);
+            break;
         case 'v': puts("bellhopd " BELLHOP_VERSION); return CONFIG_DONE;
         case 'h': fputs(help, stdout); return CONFIG_DONE;
         default:
@@ -395,6 +405,11 @@ static bool check_tls(const struct config *c) {
     }
     if (strcmp(c->tls_client, "required") != 0 && strcmp(c->tls_client, "optional") != 0) {
         fprintf(stderr, "bellhopd: tls-client: '%s' is not required or optional\n", c->tls_client);
+        return false;
+    }
+    if (certs == 0 && (c->tls_http == 1 || c->tls_workers == 1)) {
+        fprintf(stderr, "bellhopd: %s: yes needs a tls-cert and its tls-key\n",
+                c->tls_http == 1 ? "tls-http" : "tls-workers");
         return false;
     }
     if (c->tls_client_ca[0] != '\0' && certs == 0) {
@@ -455,8 +470,8 @@ enum config_result config_read(struct config *c, int argc, char **argv) {
         .make_key = mem_strdup(""),
         .tls_cert = mem_strdup(""),
         .tls_key = mem_strdup(""),
-        .tls_http = 1,
-        .tls_workers = 1,
+        .tls_http = CONFIG_IF_CERT,
+        .tls_workers = CONFIG_IF_CERT,
         .tls_client_ca = mem_strdup(""),
         .tls_client = mem_strdup("required"),
         .webhook_allow = mem_strdup(""),

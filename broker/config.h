@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define CONFIG_IF_CERT 2 /* yes if there is a certificate, else no */
+
 struct config {
     char *http;        /* "127.0.0.1:8420" */
     char *workers;     /* "127.0.0.1:8421" */
@@ -26,7 +28,7 @@ struct config {
     uint64_t retain_age_ms, retain_bytes, retain_dead_ms; /* 0: for ever, without limit */
     /* TLS of both ports: files, separated by commas; "": none. */
     char *tls_cert, *tls_key;
-    uint64_t tls_http, tls_workers; /* 0 or 1; without a certificate they mean nothing */
+    uint64_t tls_http, tls_workers; /* 0, 1 (then there is a certificate) or CONFIG_IF_CERT */
     char *tls_client_ca;
     char *tls_client; /* "required" or "optional" */
     /* Outbound webhooks. */

@@ -33,11 +33,13 @@
 #define LIMIT_PUBLISH_EVENTS 1024
 
 /* Sources. */
-#define LIMIT_SECRETS           8   /* per source */
-#define LIMIT_SECRET_TEXT_BYTES 128 /* whsec_ and the base64 of 64 bytes, rounded up */
-#define LIMIT_SIGNATURES        16  /* looked at per request */
+#define LIMIT_SOURCES           10000 /* of all projects */
+#define LIMIT_SECRETS           8     /* per source */
+#define LIMIT_SECRET_TEXT_BYTES 128   /* whsec_ and the base64 of 64 bytes, rounded up */
+#define LIMIT_SIGNATURES        16    /* looked at per request */
 
 /* Subscriptions. */
+#define LIMIT_SUBSCRIPTIONS   100000     /* of all projects, those of webhooks too */
 #define LIMIT_FILTER_BYTES    (32 * KIB) /* of its JSON text */
 #define LIMIT_FILTER_NODES    512        /* globs, names and conditions of one filter */
 #define LIMIT_FILTER_DEPTH    8          /* all, any and not within each other */
@@ -136,6 +138,7 @@
 
 /* Keys. */
 #define LIMIT_KEYS           4096
+#define LIMIT_KEYS_SPARED    64 /* of them for whom the broker belongs to, whatever others make */
 #define LIMIT_KEY_NAME_BYTES 128
 #define LIMIT_KEY_GLOBS      8   /* of sources and of subscriptions */
 #define LIMIT_KEY_TEXT_BYTES 128 /* that a client keeps; a key has 59 */

@@ -231,10 +231,10 @@ static const struct route_row *find_route(struct admin *a, const struct http_req
 }
 
 static const char no_such_path[] =
-    "there is no such path: the API has /healthz, /readyz and, under /v1/, events, sources, "
-    "subscriptions, "
-    "dead-letters, replays, retention, status, webhooks, webhook-endpoints, webhook-keys, "
-    "event-types, jobs, keys and projects; a path does not end with a slash";
+    "there is no such path: there are /in/SOURCE, /healthz, /readyz and, under /v1/, events, "
+    "sources, subscriptions, dead-letters, replays, retention, status, webhooks, "
+    "webhook-endpoints, webhook-keys, event-types, jobs, keys and projects; "
+    "a path does not end with a slash";
 
 static bool has_body(const struct http_request *head) {
     struct slice length = http_header_get(head, "content-length", NULL);
@@ -280,8 +280,10 @@ void admin_on_refused(struct admin *a, const struct http_request *r,
         .remote = slice_str(r->peer),
         .key = access_key_named(a, r),
     };
-    /* A message of a handler may quote the body; those that are made before do not. */
-    bool quiet = r->handle != 0 || refusal->err == ERR_NOT_FOUND;
+    /* A message of a handler may quote the body; those that are made before, and those about the
+     * key, do not. */
+    bool of_key = refusal->err == ERR_UNAUTHENTICATED || refusal->err == ERR_PERMISSION_DENIED;
+    bool quiet = (r->handle != 0 && !of_key) || refusal->err == ERR_NOT_FOUND;
     access_log_request_refused(log, &line, refusal->err, quiet ? NULL : refusal->message);
 }
 
@@ -386,6 +388,14 @@ bool pending_exists(const struct admin *a, pending_fn *done, struct slice name) 
         if (slice_eq_str(name, p->name)) return true;
     }
     return false;
+}
+
+size_t pending_count(const struct admin *a, pending_fn *done) {
+    size_t count = 0;
+    LIST_FOR(n, next, &a->pendings) {
+        count += CONTAINER_OF(n, struct pending, link)->done == done;
+    }
+    return count;
 }
 
 static void part_done(struct admin *a, const struct effect *effect) {

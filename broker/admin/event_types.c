@@ -78,13 +78,8 @@ static void put_members(struct buf *b, const struct event_type *t) {
 }
 
 void event_types_list(struct admin *a, const struct http_request *r, struct slice last) {
-    static const char *const none[] = {NULL};
     (void)last;
-    struct refusal f;
-    if (!query_known(r, none, &f)) {
-        answer_refusal(a, r->handle, &f);
-        return;
-    }
+    if (!query_none(a, r)) return;
     struct buf *b = answer_begin(a);
     put_key(b, "event_types");
     buf_append_byte(b, '[');

@@ -27,9 +27,10 @@ struct events_query {
     char subject[LIMIT_EVENT_SUBJECT_BYTES + 1];
 };
 
-/* Looks at up to scan_max positions from q->next, writes the matching events as an answer to a->out
- * and moves q->next on. Returns how many events there are. */
-size_t events_page(struct admin *a, struct events_query *q, uint64_t scan_max);
+/* Looks at up to `*scan` positions from q->next, which are taken off it (engine_events_scan),
+ * writes the matching events as an answer to a->out and moves q->next on. Returns how many events
+ * there are. */
+size_t events_page(struct admin *a, struct events_query *q, uint32_t *scan);
 /* Sends what events_page wrote. */
 void events_page_send(struct admin *a, uint64_t handle, const struct events_query *q);
 

@@ -49,12 +49,11 @@ static uint64_t last_seq(const struct admin *a) {
     return stats.last_seq;
 }
 
-size_t events_page(struct admin *a, struct events_query *q, uint64_t scan_max) {
+size_t events_page(struct admin *a, struct events_query *q, uint32_t *scan) {
     struct page page = {.query = q, .out = answer_begin(a), .next = q->next};
     put_key(page.out, "events");
     buf_append_byte(page.out, '[');
-    uint64_t next =
-        engine_events_scan(a->options.engine, q->project, q->next, scan_max, take, &page);
+    uint64_t next = engine_events_scan(a->options.engine, q->project, q->next, scan, take, &page);
     buf_append_byte(page.out, ']');
     /* A full page goes on at what did not fit; else behind what was looked at, which may all have
      * been of other projects. */
@@ -114,7 +113,8 @@ void events_list(struct admin *a, const struct http_request *r, struct slice las
         answer_refusal(a, r->handle, &f);
         return;
     }
-    size_t count = events_page(a, &q, SCAN_EVENTS);
+    uint32_t scan = SCAN_EVENTS;
+    size_t count = events_page(a, &q, &scan);
     bool at_end = q.next > last_seq(a);
     if (count == 0 && at_end && q.wait_ms > 0 && !a->waiting.draining) {
         if (waiting_hold(a, r->handle, &q)) return;
@@ -140,14 +140,9 @@ static void answer_no_event(struct admin *a, uint64_t handle, struct slice seq) 
 }
 
 void events_show(struct admin *a, const struct http_request *r, struct slice last) {
-    static const char *const none[] = {NULL};
-    struct refusal f;
     struct event event;
     uint64_t seq;
-    if (!query_known(r, none, &f)) {
-        answer_refusal(a, r->handle, &f);
-        return;
-    }
+    if (!query_none(a, r)) return;
     if (!slice_to_u64(last, &seq) || seq == 0) {
         answer_not_found(a, r->handle, "event", last,
                          "an event is named by its seq, a number of the journal");

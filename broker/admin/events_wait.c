@@ -82,7 +82,8 @@ static void answer(struct admin *a, struct held *h) {
 }
 
 static void answer_empty(struct admin *a, struct held *h) {
-    events_page(a, &h->query, 0);
+    uint32_t none = 0;
+    events_page(a, &h->query, &none);
     answer(a, h);
 }
 
@@ -95,18 +96,17 @@ void waiting_give_up(struct admin *a, uint64_t handle) {
  * whether all of them are up to date. */
 static bool look(struct admin *a, uint64_t last_seq) {
     struct waiting *w = &a->waiting;
-    uint64_t budget = TURN_POSITIONS;
+    uint32_t budget = TURN_POSITIONS;
     bool done = true;
     size_t count = w->by_handle.len;
     for (size_t i = 0; i < count && budget > 0; i++) {
         struct held *h = CONTAINER_OF(list_first(&w->held), struct held, link);
-        uint64_t before = h->query.next;
+        uint32_t share = budget < LOOK_POSITIONS ? budget : LOOK_POSITIONS, left = share;
         list_unlink(&h->link);
         list_push_back(&w->held, &h->link);
-        if (before > last_seq) continue;
-        size_t found = events_page(a, &h->query, budget < LOOK_POSITIONS ? budget : LOOK_POSITIONS);
-        uint64_t looked_at = h->query.next - before;
-        budget -= looked_at < budget ? looked_at : budget;
+        if (h->query.next > last_seq) continue;
+        size_t found = events_page(a, &h->query, &left);
+        budget -= share - left;
         if (found > 0) answer(a, h);
         else if (h->query.next <= last_seq) done = false;
     }

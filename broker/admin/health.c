@@ -3,17 +3,9 @@
 #include "broker/admin/answer.h"
 #include "broker/admin/query.h"
 
-static bool no_query(struct admin *a, const struct http_request *r) {
-    static const char *const none[] = {NULL};
-    struct refusal f;
-    if (query_known(r, none, &f)) return true;
-    answer_refusal(a, r->handle, &f);
-    return false;
-}
-
 void health_show(struct admin *a, const struct http_request *r, struct slice last) {
     (void)last;
-    if (!no_query(a, r)) return;
+    if (!query_none(a, r)) return;
     put_text(answer_begin(a), "status", slice_str("ok"));
     answer_send(a, r->handle, 200);
 }
@@ -21,7 +13,7 @@ void health_show(struct admin *a, const struct http_request *r, struct slice las
 void ready_show(struct admin *a, const struct http_request *r, struct slice last) {
     (void)last;
     struct engine_stats stats;
-    if (!no_query(a, r)) return;
+    if (!query_none(a, r)) return;
     engine_stats(a->options.engine, &stats);
     const struct {
         const char *reason;

@@ -172,8 +172,7 @@ void jobs_put(struct admin *a, const struct http_request *r, struct slice last) 
     if (query_known(r, none, &f) && job_id_read(a, last, &command.u.job.id, &f) &&
         read_job(a, r, &o, &command, &f)) {
         if (command.u.job.endpoints.len > 0) {
-            webhooks_expect_endpoints(a->options.webhooks, a->project,
-                                      command.u.job.endpoints);
+            webhooks_expect_endpoints(a->options.webhooks, a->project, command.u.job.endpoints);
         }
         pending_step(a, r, job_written, command.u.job.id, NULL, &command);
     } else {

@@ -130,9 +130,12 @@ void keys_create(struct admin *a, const struct http_request *r, struct slice las
         answer_refusal(a, r->handle, &f);
         return;
     }
-    if (auth_count(a->options.auth) == LIMIT_KEYS) {
+    size_t most = access_is_operator(a) ? LIMIT_KEYS : LIMIT_KEYS - LIMIT_KEYS_SPARED;
+    if (auth_count(a->options.auth) >= most) {
         http_respond_error(*a->options.http, r->handle, ERR_LIMIT_EXCEEDED,
-                           "there are %d keys: revoke one that nobody needs", LIMIT_KEYS);
+                           "there are %zu keys, those of all projects, or more: revoke one that "
+                           "nobody needs",
+                           most);
         return;
     }
     /* Its id, which is the pending's name, is not known before it is made. */
@@ -300,7 +303,8 @@ static bool may_revoke(struct admin *a, const struct http_request *r, const stru
     return refuse(f, ERR_INVALID_REQUEST,
                   "key %s is the last one of the project " PROJECT_DEFAULT_NAME
                   " with the scope admin: make another one first, or add "
-                  "?force=yes; then only bellhopd --make-key can make keys",
+                  "?force=yes (bellhop key revoke --force); then only bellhopd "
+                  "--make-key can make keys",
                   k->id);
 }
 

@@ -30,6 +30,14 @@ bool query_known(const struct http_request *r, const char *const *known, struct 
                   SLICE_ARG(unknown), list);
 }
 
+bool query_none(struct admin *a, const struct http_request *r) {
+    static const char *const none[] = {NULL};
+    struct refusal f;
+    if (query_known(r, none, &f)) return true;
+    answer_refusal(a, r->handle, &f);
+    return false;
+}
+
 bool query_no_body(const struct http_request *r, struct refusal *f) {
     static const char *const none[] = {NULL};
     struct fields o;

@@ -11,6 +11,8 @@
 
 /* Every parameter is in the NULL-terminated list, and there once. */
 bool query_known(const struct http_request *r, const char *const *known, struct refusal *f);
+/* There is no parameter. False: it was answered. */
+bool query_none(struct admin *a, const struct http_request *r);
 /* There is nothing to say beside the path: the body is empty, or an object without fields. */
 bool query_no_body(const struct http_request *r, struct refusal *f);
 /* The value as text; *found (may be NULL) tells whether it is there. */

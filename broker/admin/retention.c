@@ -94,10 +94,7 @@ static void answer_retention(struct admin *a, uint64_t handle) {
 
 void retention_show(struct admin *a, const struct http_request *r, struct slice last) {
     (void)last;
-    static const char *const none[] = {NULL};
-    struct refusal f;
-    if (query_known(r, none, &f)) answer_retention(a, r->handle);
-    else answer_refusal(a, r->handle, &f);
+    if (query_none(a, r)) answer_retention(a, r->handle);
 }
 
 static bool read_retention(const struct fields *o, struct retention *r, struct refusal *f) {

@@ -73,6 +73,9 @@ void pending_step(struct admin *a, const struct http_request *r, pending_fn *don
 /* Whether a command with this `done` is under way for the name. */
 bool pending_exists(const struct admin *a, pending_fn *done, struct slice name);
 
+/* How many commands with this `done` are under way, of all projects. */
+size_t pending_count(const struct admin *a, pending_fn *done);
+
 /* Routes of commands that need no struct pending: rid says which handler takes the effect. */
 enum admin_rid { RID_PENDING, RID_PENDING_PART, RID_PUBLISH_ONE, RID_PUBLISH_BATCH };
 

@@ -96,12 +96,6 @@ static struct source *source_get(struct admin *a, struct slice name) {
     return sources_get(ingest_sources(a->options.ingest), a->project, name);
 }
 
-static void refuse_existing(struct admin *a, uint64_t handle, struct slice name) {
-    http_respond_error(*a->options.http, handle, ERR_ALREADY_EXISTS,
-                       "there is a source \"%.*s\" already: delete it first or take another name",
-                       SLICE_ARG(name));
-}
-
 /* ---- what a request says of one ---- */
 
 static bool read_option(const struct fields *o, const struct source_option *option,
@@ -259,6 +253,20 @@ static void store_source(struct admin *a, const struct http_request *r, const st
     buf_free(&value);
 }
 
+/* Those that are being stored count too. */
+static bool may_add(struct admin *a, struct slice name, struct refusal *f) {
+    size_t count = sources_count_all(ingest_sources(a->options.ingest));
+    if (source_get(a, name) != NULL || pending_exists(a, source_created, name)) {
+        return refuse(f, ERR_ALREADY_EXISTS,
+                      "there is a source \"%.*s\" already: delete it first or take another name",
+                      SLICE_ARG(name));
+    }
+    if (count + pending_count(a, source_created) < LIMIT_SOURCES) return true;
+    return refuse(f, ERR_LIMIT_EXCEEDED,
+                  "there are %d sources, those of all projects: delete one that nobody needs",
+                  LIMIT_SOURCES);
+}
+
 void sources_create(struct admin *a, const struct http_request *r, struct slice last) {
     (void)last;
     static const char *const none[] = {NULL};
@@ -267,11 +275,8 @@ void sources_create(struct admin *a, const struct http_request *r, struct slice 
     struct fields o = {.object = NULL};
     struct refusal f;
     if (!query_known(r, none, &f) || !fields_parse(r->body, &o, &f) ||
-        !read_new(a, &o, &s, generated, &f)) {
+        !read_new(a, &o, &s, generated, &f) || !may_add(a, slice_str(s.name), &f)) {
         answer_refusal(a, r->handle, &f);
-    } else if (source_get(a, slice_str(s.name)) != NULL ||
-               pending_exists(a, source_created, slice_str(s.name))) {
-        refuse_existing(a, r->handle, slice_str(s.name));
     } else {
         store_source(a, r, &s, source_created, generated);
     }
@@ -345,12 +350,7 @@ static void source_deleted(struct admin *a, const struct pending *p, const struc
 
 /* The source that the path names, or NULL after an answer. */
 static struct source *find(struct admin *a, const struct http_request *r, struct slice name) {
-    static const char *const none[] = {NULL};
-    struct refusal f;
-    if (!query_known(r, none, &f)) {
-        answer_refusal(a, r->handle, &f);
-        return NULL;
-    }
+    if (!query_none(a, r)) return NULL;
     struct source *s = source_get(a, name);
     if (s == NULL) answer_not_found(a, r->handle, "source", name, CREATE_HINT);
     return s;

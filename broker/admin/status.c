@@ -8,14 +8,6 @@
 
 #define STATUS_BEHIND 5
 
-static bool no_query(struct admin *a, const struct http_request *r) {
-    static const char *const none[] = {NULL};
-    struct refusal f;
-    if (query_known(r, none, &f)) return true;
-    answer_refusal(a, r->handle, &f);
-    return false;
-}
-
 void totals_put(struct buf *b, const struct engine_totals *totals) {
     put_open(b, "totals");
     put_u64(b, "published", totals->published);
@@ -129,7 +121,7 @@ static void put_project(struct admin *a, struct buf *b) {
 void status_show(struct admin *a, const struct http_request *r, struct slice last) {
     (void)last;
     struct engine_stats stats;
-    if (!no_query(a, r)) return;
+    if (!query_none(a, r)) return;
     engine_stats(a->options.engine, &stats);
     struct buf *b = answer_begin(a);
     put_place(a, b, &stats);

@@ -246,13 +246,8 @@ void webhooks_list_attempts(struct admin *a, const struct http_request *r, struc
 /* ---- endpoints of dynamic webhooks ---- */
 
 void webhook_endpoints_list(struct admin *a, const struct http_request *r, struct slice last) {
-    static const char *const none[] = {NULL};
     (void)last;
-    struct refusal f;
-    if (!query_known(r, none, &f)) {
-        answer_refusal(a, r->handle, &f);
-        return;
-    }
+    if (!query_none(a, r)) return;
     struct buf *b = answer_begin(a);
     struct dynamic_info info;
     put_key(b, "endpoints");

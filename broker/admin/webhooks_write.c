@@ -284,9 +284,17 @@ static bool read_new(struct admin *a, const struct http_request *r, struct webho
               read_webhook(a, &o, w, f) && read_policy(a, w, filter, policy, f);
     fields_free(&o);
     if (!ok) return false;
-    if (registry_count_all(webhooks_registry(a->options.webhooks)) < LIMIT_WEBHOOKS) return true;
-    return refuse(f, ERR_LIMIT_EXCEEDED, "there are %d webhooks already: delete one first",
-                  LIMIT_WEBHOOKS);
+    if (registry_count_all(webhooks_registry(a->options.webhooks)) >= LIMIT_WEBHOOKS) {
+        return refuse(f, ERR_LIMIT_EXCEEDED,
+                      "there are %d webhooks, those of all projects: delete one that nobody needs",
+                      LIMIT_WEBHOOKS);
+    }
+    /* Here, not in the effect: it is written in one turn with its subscription. */
+    if (!engine_subscriptions_full(a->options.engine)) return true;
+    return refuse(
+        f, ERR_LIMIT_EXCEEDED,
+        "there are as many subscriptions, those of all projects and of webhooks, as there "
+        "may be: delete one that nobody needs");
 }
 
 void webhooks_create(struct admin *a, const struct http_request *r, struct slice last) {

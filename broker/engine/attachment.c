@@ -76,6 +76,8 @@ static enum err attach_check(struct engine *e, const struct command *c, struct s
         .create = c->u.attach.create,
         .start = c->u.attach.start,
         .start_value = c->u.attach.start_value,
+        /* A few of the broker's own: without one, what it is for would be lost. */
+        .unbounded = c->u.attach.alone,
     };
     return subscription_ensure(e, &wanted, s, created, message);
 }

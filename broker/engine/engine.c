@@ -13,6 +13,7 @@ int engine_open(struct engine **out, struct store *store, const struct engine_op
     e->store = store;
     e->options = *options;
     struct engine_options *o = &e->options;
+    if (o->subscriptions_max == 0) o->subscriptions_max = LIMIT_SUBSCRIPTIONS;
     if (o->outstanding_max == 0) o->outstanding_max = LIMIT_OUTSTANDING;
     if (o->settle_delay_ms == 0) o->settle_delay_ms = 50;
     if (o->dedupe_ids == 0) o->dedupe_ids = 1000000;

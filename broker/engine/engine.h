@@ -81,6 +81,7 @@ struct route {
 
 struct engine_options {
     uint64_t seed;               /* of the jitter */
+    uint32_t subscriptions_max;  /* 0: LIMIT_SUBSCRIPTIONS */
     uint32_t outstanding_max;    /* per subscription; 0: LIMIT_OUTSTANDING */
     uint32_t settle_delay_ms;    /* longest time an unconfirmed ack waits for a batch; 0: 50 */
     uint32_t dedupe_ids;         /* ids remembered for sure; 0: 1,000,000 */
@@ -484,6 +485,8 @@ struct subscription_info {
     uint64_t acked_total, dead_total, expired_total; /* over its life; expired by retention */
     enum why_idle why_idle;
 };
+/* No other one can be made now; that some are of other projects is no secret, how many is. */
+bool engine_subscriptions_full(const struct engine *e);
 /* False: no such subscription. */
 bool engine_subscription_get(struct engine *e, uint32_t project, struct slice name,
                              struct subscription_info *out);
@@ -521,10 +524,10 @@ uint32_t engine_attachment_unsettled(const struct engine *e, uint64_t attachment
 /* The event, if it is durable, still in the journal and the project's. */
 bool engine_event_get(struct engine *e, uint32_t project, uint64_t seq, struct event *out);
 /* Calls fn for the project's durable events with seq >= from, rising, until it returns false or
- * `scan_max` events, of whatever project, were looked at. Returns the seq after the last one looked
- * at. */
+ * `*scan` is used up: each event that was looked at, of whatever project, is taken off it, a large
+ * one as several. Returns the seq after the last one looked at. */
 typedef bool engine_event_fn(void *ctx, const struct event *event);
-uint64_t engine_events_scan(struct engine *e, uint32_t project, uint64_t from, uint64_t scan_max,
+uint64_t engine_events_scan(struct engine *e, uint32_t project, uint64_t from, uint32_t *scan,
                             engine_event_fn *fn, void *ctx);
 /* The first durable seq that was received at or after wall_ms; last_seq + 1 when there is none. */
 uint64_t engine_seq_at_time(struct engine *e, uint64_t wall_ms);

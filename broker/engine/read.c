@@ -235,19 +235,19 @@ bool engine_event_get(struct engine *e, uint32_t project, uint64_t seq, struct e
            out->project == project;
 }
 
-uint64_t engine_events_scan(struct engine *e, uint32_t project, uint64_t from, uint64_t scan_max,
+uint64_t engine_events_scan(struct engine *e, uint32_t project, uint64_t from, uint32_t *scan,
                             engine_event_fn *fn, void *ctx) {
     uint8_t key[KEY_U64_BYTES];
     struct store_iter it;
     bool more = true;
     store_seek(e->store, STORE_JOURNAL, key_u64(key, from), &it);
-    while (it.valid && more && scan_max > 0) {
+    while (it.valid && more && *scan > 0) {
         struct event event;
         uint64_t seq = key_read_u64(it.key, 0);
         event_decode(seq, it.value, &event);
+        scan_take(scan, &event);
         more = event.project != project || fn(ctx, &event);
         from = seq + 1;
-        scan_max--;
         store_next(e->store, &it);
     }
     store_iter_end(e->store, &it);

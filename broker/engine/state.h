@@ -292,6 +292,7 @@ struct wanted_subscription {
     const struct policy *create; /* NULL: it must be there */
     enum start_kind start;
     uint64_t start_value;
+    bool unbounded; /* there may be one too many */
 };
 /* Finds it or makes it. */
 enum err subscription_ensure(struct engine *e, const struct wanted_subscription *wanted,

@@ -260,6 +260,10 @@ const char *no_such_subscription(struct engine *e, struct slice name) {
                      SLICE_ARG(name));
 }
 
+bool engine_subscriptions_full(const struct engine *e) {
+    return e->subs_count >= e->options.subscriptions_max;
+}
+
 enum err subscription_ensure(struct engine *e, const struct wanted_subscription *wanted,
                              struct subscription **out, bool *created, const char **message) {
     const struct policy *create = wanted->create;
@@ -287,6 +291,13 @@ enum err subscription_ensure(struct engine *e, const struct wanted_subscription 
     if (err != ERR_OK) {
         *message = turn_text(e, "%s", why);
         return err;
+    }
+    if (engine_subscriptions_full(e) && !wanted->unbounded) {
+        *message = turn_text(e,
+                             "there are %u subscriptions, those of all projects and of webhooks: "
+                             "delete one that nobody needs",
+                             e->options.subscriptions_max);
+        return ERR_LIMIT_EXCEEDED;
     }
     struct subscription *s =
         subscription_add(e, e->next_id, wanted->project, name, create, e->time.wall_ms);

@@ -79,7 +79,7 @@ bool fields_known_in(const struct fields *o, const char *const *known, const cha
     json_t *value;
     json_object_foreach(o->object, name, value) {
         if (in_list(name, known) || in_list(name, more)) continue;
-        char list[240] = "";
+        char list[280] = ""; /* those of a source's options */
         size_t len = put_names(list, sizeof list, 0, known);
         len = put_names(list, sizeof list, len, more);
         return refuse(f, ERR_PARAMETER_UNKNOWN, "unknown field \"%s%.*s\": %s%s", o->path,

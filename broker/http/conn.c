@@ -125,11 +125,9 @@ static bool is_too_large_now(const struct conn *c) {
            http_server_body_memory_is_scarce(c->server);
 }
 
-/* The head is there. False: it was refused. */
-static bool look_at_head(struct conn *c, bool body_arrives) {
-    const struct http_server_options *o = &c->server->options;
+/* From here on the request can be shown to others, and its body is what comes. */
+static void take_head(struct conn *c) {
     struct http_parser *p = &c->exchange->parser;
-    struct http_refusal refusal = {.err = ERR_OK};
     bool fits = slice_to_cstr(slice_str(stream_peer(c->stream)), c->exchange->peer,
                               sizeof c->exchange->peer);
     CHECK(fits);
@@ -139,6 +137,14 @@ static bool look_at_head(struct conn *c, bool body_arrives) {
     c->http_1_0 = !p->line.minor_1;
     c->head_only = slice_eq_str(p->request.method, "HEAD");
     set_state(c, CONN_BODY);
+}
+
+/* The head is there. False: it was refused. */
+static bool look_at_head(struct conn *c, bool body_arrives) {
+    const struct http_server_options *o = &c->server->options;
+    struct http_parser *p = &c->exchange->parser;
+    struct http_refusal refusal = {.err = ERR_OK};
+    take_head(c);
     if (o->on_head != NULL && !o->on_head(o->ctx, &p->request, &refusal)) {
         refuse_as(c, &refusal);
         return false;
@@ -184,7 +190,10 @@ static size_t feed(struct conn *c, struct slice in) {
             if (!look_at_head(c, taken < in.len)) return in.len;
             break;
         case STEP_REQUEST: hand_out(c); return taken;
-        case STEP_REFUSED: refuse(c, p->err, p->message); return in.len;
+        case STEP_REFUSED:
+            if (c->state == CONN_HEAD && p->request.method.len > 0) take_head(c);
+            refuse(c, p->err, p->message);
+            return in.len;
         }
     }
 }

@@ -144,9 +144,6 @@ static enum http_step check_headers(struct http_parser *p) {
             return refuse(p, ERR_BAD_HTTP, "a chunked body on GET or HEAD: use Content-Length");
         }
     }
-    if (p->length > p->body_max_bytes) {
-        return refuse(p, ERR_TOO_LARGE, "the body is larger than this server takes");
-    }
     return STEP_MORE;
 }
 
@@ -169,10 +166,7 @@ static enum http_step compare_with_llhttp(struct http_parser *p) {
     return STEP_MORE;
 }
 
-static enum http_step finish_head(struct http_parser *p) {
-    if (check_headers(p) == STEP_REFUSED || compare_with_llhttp(p) == STEP_REFUSED) {
-        return STEP_REFUSED;
-    }
+static void take_request(struct http_parser *p) {
     for (size_t i = 0; i < p->headers_count; i++) {
         const struct http_header_place *at = &p->places[i];
         p->headers[i].name = in_head(p, at->name_at, at->name_len);
@@ -186,6 +180,16 @@ static enum http_step finish_head(struct http_parser *p) {
         .headers = p->headers,
         .headers_count = p->headers_count,
     };
+}
+
+static enum http_step finish_head(struct http_parser *p) {
+    if (check_headers(p) == STEP_REFUSED) return STEP_REFUSED;
+    if (p->length > p->body_max_bytes) {
+        take_request(p); /* the log says whose it was */
+        return refuse(p, ERR_TOO_LARGE, "the body is larger than this server takes");
+    }
+    if (compare_with_llhttp(p) == STEP_REFUSED) return STEP_REFUSED;
+    take_request(p);
     p->state = p->encodings > 0 ? PARSE_BODY_CHUNKED : PARSE_BODY_LENGTH;
     chunk_init(&p->chunks, p->body_max_bytes);
     return STEP_HEAD;

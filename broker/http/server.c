@@ -11,6 +11,8 @@
 #define REFUSED_LOG_EVERY_MS 1000
 /* Who has just come, or was just answered, is about to ask: its place is not given away yet. */
 #define SPARE_AFTER_MS 1000
+/* Of so many it is asked whether more has come: the others wait until that has been read. */
+#define SPARE_LOOKS 64
 
 /* Those in front have waited longest: stops at the first that may go on. */
 static void expire_in_order(struct list *deadlines, uint64_t now_ms) {
@@ -65,15 +67,19 @@ static void refuse_caller(struct http_server *s, struct stream *stream) {
     stream_close(stream, "its address has too many connections");
 }
 
-/* Gives up the connection that is idle longest. */
+/* Gives up the connection that is idle longest, unless a request of it has just come. */
 static bool make_room(void *ctx) {
     struct http_server *s = ctx;
-    struct list *n = list_first(&s->idle);
-    if (n == NULL) return false;
-    struct conn *c = CONTAINER_OF(n, struct conn, timed);
-    if (loop_now_ms(s->loop) - c->since_ms < SPARE_AFTER_MS) return false;
-    conn_give_up(c);
-    return true;
+    size_t looks = 0;
+    LIST_FOR(n, next, &s->idle) {
+        struct conn *c = CONTAINER_OF(n, struct conn, timed);
+        bool spare = loop_now_ms(s->loop) - c->since_ms >= SPARE_AFTER_MS;
+        if (!spare || looks++ == SPARE_LOOKS) return false;
+        if (!stream_is_quiet(c->stream)) continue;
+        conn_give_up(c);
+        return true;
+    }
+    return false;
 }
 
 static void on_accept(void *ctx, struct stream *stream) {

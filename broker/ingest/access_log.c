@@ -136,7 +136,7 @@ void access_log_request_refused(struct access_log *l, const struct access_reques
 }
 
 uint64_t access_log_on_turn(struct access_log *l, uint64_t now_ms) {
-    tell_silent(l, now_ms / 1000);
+    if (l != NULL) tell_silent(l, now_ms / 1000);
     log_flush();
-    return l->silent == 0 ? UINT64_MAX : (l->second + 1) * 1000;
+    return l == NULL || l->silent == 0 ? UINT64_MAX : (l->second + 1) * 1000;
 }

@@ -84,7 +84,7 @@ void ingest_refresh(struct ingest *i, uint32_t project, struct slice name) {
     char before[LIMIT_URI_BYTES + 1] = "";
     const struct source *old = sources_get(i->sources, project, name);
     if (old != NULL) snprintf(before, sizeof before, "%s", source_jwks_url(old));
-    sources_refresh(i->sources, i->options.engine, project, name);
+    sources_refresh(i->sources, i->options.engine, project, name, loop_now_ms(i->options.loop));
     key_fetch_changed(i, sources_get(i->sources, project, name), before);
 }
 

@@ -87,6 +87,10 @@ size_t sources_count(const struct sources *s, uint32_t project) {
     return lower_bound(s, project + 1, first) - lower_bound(s, project, first);
 }
 
+size_t sources_count_all(const struct sources *s) {
+    return s->count;
+}
+
 /* Adds the source, whose name is new; takes it. */
 static void add(struct sources *s, struct source *source) {
     if (s->count == s->cap) {
@@ -135,15 +139,17 @@ static bool read_key(struct slice key, uint32_t *project, struct slice *name) {
 }
 
 /* Its options say how many; what came already counts on. */
-static void set_rate(struct source *source) {
+static void set_rate(struct source *source, uint64_t now_ms) {
     uint32_t per_s = (uint32_t)source->options.rate_per_s;
     uint64_t burst = source->options.rate_burst;
     if (burst == 0) burst = per_s;
     rate_set(&source->rate, per_s, per_s == 0 ? 0 : rate_burst_us(per_s, burst));
+    rate_forgive(&source->rate, now_ms);
 }
 
 /* Adds or replaces the source that the config entry describes. */
-static bool put(struct sources *s, struct slice key, struct slice value, const char **why) {
+static bool put(struct sources *s, struct slice key, struct slice value, uint64_t now_ms,
+                const char **why) {
     struct source read = {.id = 0};
     struct slice name;
     *why = "the name is not one of a source";
@@ -165,7 +171,7 @@ static bool put(struct sources *s, struct slice key, struct slice value, const c
         source_clear(source);
         *source = read;
     }
-    set_rate(source);
+    set_rate(source, now_ms);
     OPENSSL_cleanse(&read, sizeof read); /* what it owned is the registry's now */
     return true;
 }
@@ -180,7 +186,7 @@ struct load {
 static void load_one(void *ctx, struct slice key, struct slice value) {
     struct load *load = ctx;
     const char *why;
-    if (load->failed || put(load->sources, key, value, &why)) return;
+    if (load->failed || put(load->sources, key, value, 0, &why)) return;
     load->failed = true;
     key = slice_from(key, sizeof SOURCE_CONFIG_PREFIX - 1);
     snprintf(load->error, load->error_size, "the stored source \"%.*s\" cannot be read: %s",
@@ -196,6 +202,7 @@ int sources_load(struct sources *s, struct engine *e, char *error, size_t error_
 struct refresh {
     struct sources *sources;
     struct slice key;
+    uint64_t now_ms;
     bool found;
 };
 
@@ -203,14 +210,15 @@ static void refresh_one(void *ctx, struct slice key, struct slice value) {
     struct refresh *r = ctx;
     if (!slice_eq(key, r->key)) return; /* a longer name that begins alike */
     const char *why;
-    r->found = put(r->sources, key, value, &why);
+    r->found = put(r->sources, key, value, r->now_ms, &why);
     CHECK(r->found); /* what is stored was encoded here */
 }
 
-void sources_refresh(struct sources *s, struct engine *e, uint32_t project, struct slice name) {
+void sources_refresh(struct sources *s, struct engine *e, uint32_t project, struct slice name,
+                     uint64_t now_ms) {
     char key[SOURCE_KEY_BYTES];
     source_config_key(project, name, key);
-    struct refresh r = {.sources = s, .key = slice_str(key)};
+    struct refresh r = {.sources = s, .key = slice_str(key), .now_ms = now_ms};
     engine_config_scan(e, r.key, refresh_one, &r);
     if (!r.found) drop(s, project, name);
 }

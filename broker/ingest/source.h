@@ -123,7 +123,8 @@ void sources_free(struct sources **s);
 MUST_CHECK int sources_load(struct sources *s, struct engine *e, char *error, size_t error_size);
 /* Brings one source to what the store now says: added, replaced (its counters and its rate go on)
  * or removed. */
-void sources_refresh(struct sources *s, struct engine *e, uint32_t project, struct slice name);
+void sources_refresh(struct sources *s, struct engine *e, uint32_t project, struct slice name,
+                     uint64_t now_ms);
 struct source *sources_get(struct sources *s, uint32_t project, struct slice name);
 struct source *sources_get_by_id(struct sources *s, uint32_t id);
 /* The project's, in order of name: the first whose name is above `after` (empty: the first); NULL
@@ -132,6 +133,7 @@ struct source *sources_next(struct sources *s, uint32_t project, struct slice af
 /* All of them, of whatever project: the one at this place, from 0; NULL at the end. */
 struct source *sources_at(struct sources *s, size_t at);
 size_t sources_count(const struct sources *s, uint32_t project);
+size_t sources_count_all(const struct sources *s);
 
 /* Under which it is stored. */
 void source_config_key(uint32_t project, struct slice name, char out[SOURCE_KEY_BYTES]);

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
+#include <strings.h>
 
 #include "broker/http/guard.h"
 #include "broker/ingest/scheme.h"
@@ -136,7 +137,10 @@ bool source_add_secret(struct source *s, struct slice text, uint64_t expires_at_
     if (s->secrets_count == LIMIT_SECRETS) return wrong(why, "is one too many: at most 8");
     struct source_secret *secret = &s->secrets[s->secrets_count];
     *secret = (struct source_secret){.expires_at_ms = expires_at_ms};
-    if (!parse_secret(s->scheme->secrets, text, secret, why)) return false;
+    if (!parse_secret(s->scheme->secrets, text, secret, why)) {
+        clear_secret(secret);
+        return false;
+    }
     if (!slice_to_cstr(text, secret->text, sizeof secret->text)) {
         clear_secret(secret);
         return wrong(why, "is longer than 128 characters or holds a NUL");
@@ -195,6 +199,16 @@ static bool header_name_ok(const char *name) {
     return true;
 }
 
+/* An id is kept, shown and logged: what lets the sender in is none. */
+static bool id_is_public(const struct source_options *o) {
+    const char *const secret[] = {"authorization", "proxy-authorization", "cookie", o->token_header,
+                                  o->signature_header};
+    for (size_t i = 0; o->id_header[0] != '\0' && i < sizeof secret / sizeof secret[0]; i++) {
+        if (strcasecmp(o->id_header, secret[i]) == 0) return false;
+    }
+    return true;
+}
+
 static bool check_hmac(const struct source_options *o, char *why, size_t size) {
     const char *template = o->signed_bytes[0] == '\0' ? "{body}" : o->signed_bytes, *wrong_how;
     if (o->signature_header[0] == '\0') {
@@ -243,6 +257,11 @@ static bool check_options(const struct source *s, char *why, size_t size) {
             return refuse(why, size, headers[i][0], "is no name of a header");
         }
     }
+    if (!id_is_public(o)) {
+        return refuse(why, size, "id_header",
+                      "must be another header than the one with the token or the signature: an id "
+                      "is shown and logged");
+    }
     if (o->jwks_url[0] != '\0' && !url_ok(o->jwks_url, o->jwks_allow_http)) {
         return refuse(why, size, "jwks_url",
                       "must be an https:// URL (http:// with options.jwks_allow_http)");
@@ -252,7 +271,8 @@ static bool check_options(const struct source *s, char *why, size_t size) {
                       "must be the whole http(s):// URL that the provider calls: it is signed");
     }
     if (o->rate_burst != 0 && o->rate_per_s == 0) {
-        return refuse(why, size, "rate_burst", "goes with options.rate_per_s");
+        return refuse(why, size, "rate_burst",
+                      "goes with options.rate_per_s: set both, or this to 0 too");
     }
     return (s->scheme->options & OPTIONS_HMAC) == 0 || check_hmac(o, why, size);
 }

@@ -532,6 +532,13 @@ void stream_dismiss(struct stream *s, const char *why) {
     stream_close(s, why);
 }
 
+bool stream_is_quiet(const struct stream *s) {
+    uv_os_fd_t fd;
+    int unread = 0;
+    return !s->closing && uv_fileno((const uv_handle_t *)&s->tcp, &fd) == 0 &&
+           ioctl(fd, FIONREAD, &unread) == 0 && unread == 0;
+}
+
 void stream_close_after_write(struct stream *s, const char *why) {
     if (s->closing || s->ending) return;
     s->ending = true;
@@ -563,12 +570,4 @@ const char *stream_peer_name(const struct stream *s) {
 
 void streams_set_write_rate(struct loop *l, uint64_t bytes_per_s) {
     l->write_bytes_per_s = bytes_per_s;
-}
-
-struct loop *stream_loop(const struct stream *s) {
-    return s->loop;
-}
-
-size_t loop_streams(const struct loop *l) {
-    return l->streams_count;
 }

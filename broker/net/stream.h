@@ -75,6 +75,8 @@ void stream_resume(struct stream *s);
 void stream_close(struct stream *s, const char *why);
 /* The same for one that has nothing queued; over TLS it says goodbye if the kernel takes it. */
 void stream_dismiss(struct stream *s, const char *why);
+/* It is not closing, and nothing has come for it that was not read yet. */
+bool stream_is_quiet(const struct stream *s);
 /* Closes when what is queued now has been taken, or LIMIT_WRITE_STALL_MS has passed. No on_data
  * comes any more; bytes that still arrive are read and dropped, so that the peer gets our last
  * words and not a reset. */
@@ -87,10 +89,7 @@ bool stream_peer_is_loopback(const struct stream *s);
 /* The subject of the certificate that the peer has shown (RFC 2253), once its handshake is done;
  * NULL: none. */
 const char *stream_peer_name(const struct stream *s);
-struct loop *stream_loop(const struct stream *s);
 /* The rate that output which waits must be taken at; the default is LIMIT_WRITE_BYTES_PER_S. */
 void streams_set_write_rate(struct loop *l, uint64_t bytes_per_s);
-/* Streams open on this loop. */
-size_t loop_streams(const struct loop *l);
 
 #endif

@@ -160,25 +160,29 @@ static void origin_free(struct dynamic *d) {
     free(d);
 }
 
-/* Forgets one that nothing is known against and nothing is under way to. */
+/* Forgets one that nothing is under way to: one that nothing is known against, else any, which will
+ * be found to be down again: who names many of those must not keep out everybody else's. */
 static bool make_room(struct webhooks *w) {
     if (w->dynamic_count < ORIGINS_MAX) return true;
-    size_t from = prng_below(&w->prng, w->dynamic_count);
+    size_t from = prng_below(&w->prng, w->dynamic_count), found = SIZE_MAX;
     for (size_t n = 0; n < w->dynamic_count; n++) {
         size_t i = (from + n) % w->dynamic_count;
-        struct dynamic *d = w->dynamic[i];
+        const struct dynamic *d = w->dynamic[i];
+        bool closed = d->endpoint.breaker == BREAKER_CLOSED;
         if (d->endpoint.in_flight > 0 || d->queued > 0) continue;
-        if (d->endpoint.breaker != BREAKER_CLOSED) continue;
-        w->dynamic_count--;
-        memmove(w->dynamic + i, w->dynamic + i + 1,
-                (w->dynamic_count - i) * sizeof(struct dynamic *));
-        origin_free(d);
-        return true;
+        if (closed || found == SIZE_MAX) found = i;
+        if (closed) break;
     }
-    return false;
+    if (found == SIZE_MAX) return false;
+    struct dynamic *d = w->dynamic[found];
+    w->dynamic_count--;
+    memmove(w->dynamic + found, w->dynamic + found + 1,
+            (w->dynamic_count - found) * sizeof(struct dynamic *));
+    origin_free(d);
+    return true;
 }
 
-/* The endpoint of an origin; NULL: too many others are down or busy. */
+/* The endpoint of an origin; NULL: too many others are busy. */
 static struct dynamic *origin_get(struct webhooks *w, const char *origin) {
     size_t at = lower_bound(w, origin);
     if (at < w->dynamic_count && strcmp(w->dynamic[at]->origin, origin) == 0) {

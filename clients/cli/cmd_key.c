@@ -127,10 +127,18 @@ int cmd_key_ls(struct cli *cli, const struct args *args) {
     return error;
 }
 
+/* A key in a path would be in logs on the way. Its text is bh_ID_SECRET. */
+static int check_id(const char *id) {
+    if (strncmp(id, "bh_", 3) != 0 || strcspn(id + 3, "_") == 0) return value_name("key", id);
+    cli_complain("ID is not the key itself, but what stands in it between bh_ and _: %.*s",
+                 (int)strcspn(id + 3, "_"), id + 3);
+    return CLI_USAGE;
+}
+
 int cmd_key_revoke(struct cli *cli, const struct args *args) {
     const char *id = args_word(args, 0);
     struct http_reply reply;
-    int error = value_name("key", id);
+    int error = check_id(id);
     if (error == 0) error = api_can_confirm(args, "revoke the key");
     if (error != 0) return error;
     char *question = text_printf("revoke key %s and close what it has open?", id);

@@ -1,4 +1,4 @@
-/* retention: how long the project's events and dead letters are kept. */
+/* retention: how long events and dead letters are kept, of the whole broker. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,14 +19,14 @@ static char *limit_text(uint64_t limit, char *(*show)(uint64_t)) {
     return limit == 0 ? mem_strdup("no limit") : show(limit);
 }
 
-/* The smaller of the project's own limit and that of the broker's flags counts. */
+/* The smaller of the limit that was set here and that of the broker's flags counts. */
 static char *limit_of(struct slice retention, const char *field, char *(*show)(uint64_t)) {
     char *path = text_printf("configured.%s", field);
     uint64_t own = json_number(retention, field, 0), flags = json_number(retention, path, 0);
     free(path);
     if (flags == 0 || (own != 0 && own <= flags)) return limit_text(own, show);
     char *counts = show(flags), *other = limit_text(own, show);
-    char *text = text_printf("%s, by the broker's flags; the project's own: %s", counts, other);
+    char *text = text_printf("%s, by the broker's flags; by retention set: %s", counts, other);
     free(counts);
     free(other);
     return text;
@@ -37,6 +37,7 @@ static void print_retention(struct cli *cli, struct slice retention) {
     unsigned long long oldest = json_number(retention, "oldest_seq", 0);
     unsigned long long newest = json_number(retention, "newest_seq", 0);
     char *blocked_by = json_show(retention, "blocked_by");
+    char *project = json_show(retention, "blocked_by_project"); /* "": the operator's own */
     struct table t;
     table_init(&t, heads);
     line(&t, "max age", limit_of(retention, "max_age_ms", text_span));
@@ -49,9 +50,11 @@ static void print_retention(struct cli *cli, struct slice retention) {
     line(&t, "trimmed", json_show(retention, "trimmed"));
     if (blocked_by[0] != '\0') {
         line(&t, "blocked by",
-             text_printf("%s: new events are refused until it has read on", blocked_by));
+             text_printf("%s%s%s: new events are refused until it has read on", blocked_by,
+                         project[0] == '\0' ? "" : " of project ", project));
     }
     free(blocked_by);
+    free(project);
     table_print(&t, stdout, cli, "", "");
 }
 

@@ -272,16 +272,27 @@ const struct command commands[] = {
      .example = "bellhop source ls",
      .options = no_options,
      .run = cmd_source_ls},
+    {.name = "source rm",
+     .usage = "NAME",
+     .summary = "close a door; its events stay",
+     .example = "bellhop source rm gemini",
+     .options = no_options,
+     .words_min = 1,
+     .words_max = 1,
+     .run = cmd_source_rm},
     {.name = "key create",
      .usage = "NAME --scope S [--scope S]... [--project P] [--source GLOB]...\n"
               "           [--subscription GLOB]... [--expire TIME]",
      .summary = "make a key; it is shown once",
      .details =
-         "From the first key on, which needs the scope admin, the broker asks everybody for one. "
-         "BELLHOP_KEY\nholds the one that this program sends.",
+         "Scopes: publish journals events; consume reads, and works on subscriptions; manage makes "
+         "and\nchanges sources, subscriptions and webhooks; admin is all of these, and keys.\n"
+         "The first key must be one of the project default with the scope admin. From then on the "
+         "broker\nasks everybody for one: BELLHOP_KEY holds the one that this program sends.",
      .example = "bellhop key create ops --scope admin\n"
                 "  bellhop key create billing --scope consume --subscription 'billing.*' --expire "
-                "90d",
+                "90d\n"
+                "  bellhop key create team-a-admin --scope admin --project team-a",
      .options = key_create_options,
      .words_min = 1,
      .words_max = 1,
@@ -333,14 +344,6 @@ const struct command commands[] = {
      .words_min = 1,
      .words_max = 1,
      .run = cmd_project_rm},
-    {.name = "source rm",
-     .usage = "NAME",
-     .summary = "close a door; its events stay",
-     .example = "bellhop source rm gemini",
-     .options = no_options,
-     .words_min = 1,
-     .words_max = 1,
-     .run = cmd_source_rm},
     {.name = "sub create",
      .usage = "NAME [--type GLOB]... [--source NAME]... [--subject-prefix TEXT]\n"
               "           [--meta KEY=VALUE]... [--filter JSON|@FILE] [--lease TIME] "

@@ -180,7 +180,34 @@ int http_try(struct http *h, const struct http_request *request, struct http_rep
     }
     curl_slist_free_all(headers);
     free(url);
-    return h->result == CURLE_OK ? 0 : CLI_UNAVAILABLE;
+    switch (h->result) {
+    case CURLE_OK: return 0;
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CERTPROBLEM: return CLI_INPUT;
+    default: return CLI_UNAVAILABLE;
+    }
+}
+
+/* What to do about the wrong port or an alert of TLS; "" where nothing is known. With TLS 1.3 a
+ * server refuses the client's certificate only after the handshake. */
+static const char *hint_of(const char *why) {
+    static const char *const hints[][2] = {
+        {"wrong version number", "\n  this port does not speak TLS: is BELLHOP_URL http://?"},
+        {"no application protocol",
+         "\n  BELLHOP_URL wants the HTTP port: is this that of workers?"},
+        {"HTTP/0.9", "\n  BELLHOP_URL wants the HTTP port: is this that of workers?"},
+        {"certificate required",
+         "\n  the broker wants a client certificate: BELLHOP_CERT and BELLHOP_CERT_KEY"},
+        {"handshake failure",
+         "\n  perhaps the broker wants a client certificate: BELLHOP_CERT and BELLHOP_CERT_KEY"},
+        {"alert unknown ca",
+         "\n  the broker does not know who signed the client certificate in BELLHOP_CERT"},
+        {"certificate expired", "\n  the client certificate in BELLHOP_CERT has expired"},
+    };
+    for (size_t i = 0; i < sizeof hints / sizeof hints[0]; i++) {
+        if (strstr(why, hints[i][0]) != NULL) return hints[i][1];
+    }
+    return "";
 }
 
 void http_complain(const struct http *h) {
@@ -202,13 +229,25 @@ void http_complain(const struct http *h) {
             "  say who has signed it: --ca FILE, or export BELLHOP_CA=FILE",
             h->url, why);
         break;
+    case CURLE_SSL_CACERT_BADFILE:
+        cli_complain(
+            "the authorities in '%s' cannot be read (%s)\n"
+            "  --ca and BELLHOP_CA want a PEM file of certificates",
+            h->tls->ca, why);
+        break;
+    case CURLE_SSL_CERTPROBLEM:
+        cli_complain(
+            "the client certificate cannot be used (%s)\n"
+            "  BELLHOP_CERT wants a PEM file of it, BELLHOP_CERT_KEY one of its own key",
+            why);
+        break;
     case CURLE_OPERATION_TIMEDOUT:
         cli_complain(
             "%s did not answer in time (%s); whether the request was carried out is not "
             "known",
             h->url, why);
         break;
-    default: cli_complain("%s: %s", h->url, why); break;
+    default: cli_complain("%s: %s%s", h->url, why, hint_of(why)); break;
     }
 }
 
@@ -222,7 +261,10 @@ int http_refused(const struct http_reply *reply) {
     }
     char *message = json_show(body, "error.message");
     char *code = json_show(body, "error.code");
-    cli_complain("%s (%s, HTTP %ld)", message, code, reply->status);
+    bool of_key = strcmp(code, "unauthenticated") == 0;
+    cli_complain(
+        "%s (%s, HTTP %ld)%s", message, code, reply->status,
+        of_key ? "\n  the key is sent from the environment: export BELLHOP_KEY=bh_..." : "");
     free(message);
     free(code);
     return CLI_REFUSED;

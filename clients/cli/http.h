@@ -36,8 +36,9 @@ const char *http_url(const struct http *h);
 /* The host of the URL as it stands there ("[::1]" for IPv6). */
 const char *http_host(const struct http *h);
 
-/* Sends and waits. 0 when an HTTP answer came, whatever its status; else CLI_UNAVAILABLE, and
- * http_complain says why. Frees nothing that `reply` held before. */
+/* Sends and waits. 0 when an HTTP answer came, whatever its status; else CLI_UNAVAILABLE, or
+ * CLI_INPUT for a file of certificates that cannot be used, and http_complain says why. Frees
+ * nothing that `reply` held before. */
 int http_try(struct http *h, const struct http_request *request, struct http_reply *reply);
 void http_complain(const struct http *h);
 /* Prints the message and code of an error answer; returns CLI_REFUSED. */

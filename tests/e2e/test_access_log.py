@@ -137,11 +137,15 @@ def test_what_the_server_and_the_api_refuse(brokers, format):
     assert ask(b"POST /in/src HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2000\r\n") == 413
     wait_line(broker, "webhook", format, source="src", reason="too_large", status="413")
     assert broker.ok("GET", "/v1/sources/src")["refused"] == 1
+    assert ask(b"POST /in/src HTTP/1.1\r\nHost: a\r\nwebhook-id: huge\r\nContent-Length: 4097\r\n\r\n") == 413
+    wait_line(broker, "webhook", format, source="src", id="huge", reason="too_large", status="413")
+    assert broker.ok("GET", "/v1/sources/src")["refused"] == 2
 
     key = broker.ok("POST", "/v1/keys", {"name": "ops", "scopes": ["admin"]})
     assert ask(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n") == 401
     line = wait_line(broker, "request", format, path="/v1/status", status="401")
     assert (line["method"], line["reason"], line["verdict"]) == ("GET", "unauthenticated", "refused")
+    assert "asks for a key" in line["why"]
     assert "key" not in line and re.fullmatch(r"127\.0\.0\.1:\d+", line["remote"])
     broker.key = key["key"]
     small = broker.ok("POST", "/v1/keys", {"name": "small", "scopes": ["publish"]})
@@ -149,6 +153,8 @@ def test_what_the_server_and_the_api_refuse(brokers, format):
     assert broker.api("POST", "/v1/sources", {"name": "x"})[0] == 403
     line = wait_line(broker, "request", format, status="403")
     assert (line["key"], line["path"]) == (small["id"], "/v1/sources")
+    assert broker.api("GET", "/v1/keys")[0] == 403
+    assert "the scope admin" in wait_line(broker, "request", format, path="/v1/keys", status="403")["why"]
     # Somebody who knows the id and not the key: the id is what an operator needs.
     broker.key = "bh_" + key["id"] + "_" + "A" * 43
     assert broker.api("GET", "/v1/sources")[0] == 401

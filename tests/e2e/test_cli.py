@@ -20,7 +20,8 @@ COMMANDS = ["status", "top", "source add", "source show",
             "webhook update", "webhook rm", "webhook ping", "webhook rotate", "webhook enable",
             "webhook disable", "webhook pause", "webhook resume", "webhook attempts",
             "webhook resend", "webhook recover", "webhook keys", "webhook rotate-key",
-            "webhook endpoints", "event-types", "job put", "job show", "wait"]
+            "webhook endpoints", "key create", "key ls",
+            "key revoke", "project create", "project ls", "project show", "project rm", "event-types", "job put", "job show", "wait"]
 
 
 # --- words ---

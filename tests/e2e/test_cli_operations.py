@@ -568,7 +568,7 @@ def test_retention_shows_what_the_broker_was_started_with(brokers):
     broker = brokers("--retain-bytes", "1048576")
     cli(broker, "retention", "set", "--max-bytes", "10g")
     out = cli(broker, "retention", "show").stdout
-    assert "max bytes     1.0 MiB, by the broker's flags; the project's own: 10.0 GiB\n" in out
+    assert "max bytes     1.0 MiB, by the broker's flags; by retention set: 10.0 GiB\n" in out
     cli(broker, "retention", "set", "--max-bytes", "64k")
     assert "max bytes     64.0 KiB\n" in cli(broker, "retention", "show").stdout
 

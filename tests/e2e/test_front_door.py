@@ -3,6 +3,7 @@ those who come when every place is taken. What crosses the network in clear is t
 
 import json
 import resource
+import signal
 import socket
 import ssl
 import subprocess
@@ -261,3 +262,28 @@ def test_who_is_idle_makes_room(brokers, connect_from):
     broker.publish("late")
     for connection in busy:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_request_that_has_just_come_is_not_given_up(brokers, connect_from):
+    """Of those that are idle longest some send their next request in the moment that somebody comes: the
+    others go."""
+    broker = brokers(start=False)
+    broker.before = ["bash", "-c", 'ulimit -n 100; exec "$@"', "bash"]
+    broker.start()
+    idle = [connect_from(broker) for _ in range(75)]
+    assert all(is_served(connection) for connection in idle)
+    came = [connect_from(broker)]
+    assert is_served(came[0]) and idle.pop(0).recv(1) == b""
+    broker.process.send_signal(signal.SIGSTOP)
+    try:
+        came += [connect_from(broker) for _ in range(5)]  # the broker hears of them first
+        for connection in idle[:5]:
+            connection.sendall(GET)
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
+    for connection in idle[:5]:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert all(is_served(connection) for connection in came)
+    assert all(connection.recv(1) == b"" for connection in idle[5:10])
+    assert all(is_served(connection) for connection in idle[10:])
+

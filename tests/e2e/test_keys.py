@@ -603,7 +603,7 @@ def test_the_command_line(broker):
     broker.key = re.search(r"bh_\S+", first.stdout).group()
     assert KEY.match(broker.key)
     none = broker.run_cli("status", env={"BELLHOP_KEY": ""})
-    assert none.returncode == 1 and "asks for a key" in none.stderr
+    assert none.returncode == 1 and "asks for a key" in none.stderr and "export BELLHOP_KEY=" in none.stderr
     made = broker.run_cli("key", "create", "billing", "--scope", "consume", "--scope", "publish", "--subscription",
                           "billing.*", "--expire", "90d", "--json")
     key = json.loads(made.stdout)
@@ -623,6 +623,9 @@ def test_the_command_line(broker):
         assert not bad or bad not in done.stderr or bad == "nonsense"
     asked = broker.run_cli("key", "revoke", key["id"])
     assert asked.returncode == 64 and "--yes" in asked.stderr
+    # Who gives the whole key is told its id; it is not sent, nor shown again.
+    whole = broker.run_cli("key", "revoke", key["key"], "--yes", env={"BELLHOP_URL": "http://127.0.0.1:1"})
+    assert whole.returncode == 64 and key["id"] in whole.stderr and key["key"][15:] not in whole.stderr
     last = broker.run_cli("key", "revoke", id_of(broker.key), "--yes")
     assert last.returncode == 1 and "last one" in last.stderr
     gone = broker.run_cli("key", "revoke", key["id"], "--yes")

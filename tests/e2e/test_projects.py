@@ -175,6 +175,7 @@ def test_who_blocks_is_told_to_its_own(broker, three):
     assert f"subscription {said['blocked_by']} of project b still needs" in broker.log()
     shown = operator.run_cli("status").stdout
     assert f"because of {said['blocked_by']} of project b" in shown
+    assert f"{said['blocked_by']} of project b: new events are refused" in operator.run_cli("retention", "show").stdout
     assert f"BLOCKED BY {said['blocked_by']} OF PROJECT b" in operator.run_cli("top", "--once").stdout
     for name in ("lazy", "secret-name"):
         b.ok("POST", f"/v1/subscriptions/{name}:seek", {"to": "new"})
@@ -346,6 +347,23 @@ def test_keys_of_projects(broker, three):
     Tenant(broker, "b", None).make_key()
     status, code, message = operator.refused("DELETE", f"/v1/keys/{id_of(operator.key)}")
     assert (status, code) == (400, "invalid_request") and "last one of the project default" in message
+
+
+def test_a_tenant_leaves_keys_for_the_operator(broker):
+    operator, (red,) = operator_of(broker), tenants(broker, "red")
+
+    def make(tenant, count):
+        body = json.dumps({"name": "k", "scopes": ["publish"]})
+        with broker.raw_http() as raw:
+            raw.send((f"POST /v1/keys HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {tenant.key}\r\n"
+                      f"Content-Length: {len(body)}\r\n\r\n{body}" * count).encode())
+            return [raw.response()[0] for _ in range(count)]
+
+    for begin in range(0, 4030, 130):
+        assert make(red, 130) == [201] * 130, begin
+    assert make(red, 3) == [429] * 3
+    assert red.refused("POST", "/v1/keys", {"name": "k", "scopes": ["publish"]})[1] == "limit_exceeded"
+    assert make(operator, 65) == [201] * 64 + [429]
 
 
 def test_the_first_key_is_the_operators(broker):

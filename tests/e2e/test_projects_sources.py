@@ -177,6 +177,43 @@ def test_lists_and_their_pages(three):
     assert names(blue, f"&page_token={names(red)[1]}")[0] == ["b0", "b1"]
 
 
+def test_there_are_ten_thousand_sources_at_most(broker):
+    """Of all projects together, those that are being stored too."""
+    red, blue = tenants(broker, "red", "blue")
+
+    def requests(tenant, names):
+        for name in names:
+            body = json.dumps({"name": name, "scheme": "none"})
+            yield (f"POST /v1/sources HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {tenant.key}\r\n"
+                   f"Content-Length: {len(body)}\r\n\r\n{body}").encode()
+
+    def make(tenant, letter, count):
+        """On many connections: they are stored together."""
+        statuses = []
+        raws = [broker.raw_http() for _ in range(40)]
+        try:
+            for begin in range(0, count, 1020):
+                names = [f"{letter}{n:05}" for n in range(begin, min(begin + 1020, count))]
+                shares = [names[k::len(raws)] for k in range(len(raws))]
+                for raw, share in zip(raws, shares):
+                    raw.send(b"".join(requests(tenant, share)))
+                statuses += [raw.response()[0] for raw, share in zip(raws, shares) for _ in share]
+        finally:
+            for raw in raws:
+                raw.close()
+        return statuses
+
+    assert make(red, "r", 9000) == [201] * 9000
+    statuses = make(blue, "b", 1020)
+    assert (statuses.count(201), statuses.count(429)) == (1000, 20)
+    status, code, message = blue.refused("POST", "/v1/sources", {"name": "more", "scheme": "none"})
+    assert (status, code) == (429, "limit_exceeded") and "there are 10000 sources" in message
+    assert "9" not in message
+    blue.ok("PATCH", "/v1/sources/b00000", {"options": {"dedupe_ms": 1000}})
+    red.ok("DELETE", "/v1/sources/r00000")
+    blue.ok("POST", "/v1/sources", {"name": "more", "scheme": "none"})
+
+
 def test_a_project_goes_when_its_sources_are_gone(three):
     _, red, blue = three
     red.take("src", red.secret, {"type": "t"})

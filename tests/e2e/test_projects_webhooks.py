@@ -1,7 +1,9 @@
 """Webhooks of several projects: an event reaches the endpoints of its own project and no other,
 registered or brought along, also over a restart; and another project's webhook is not there."""
 
+import http.server
 import json
+import socket
 import threading
 
 import pytest
@@ -394,3 +396,55 @@ def test_many_of_all_projects_at_once(three, receiver):
                  what="every delivery")
         for path in paths:
             assert set(whose(receiver, path)) <= {tenant.project}
+
+
+class Loopback(http.server.ThreadingHTTPServer):
+    """Answers at every address of 127.0.0.0/8, each of which is an origin of its own: at 127.0.0.1
+    it takes what comes, at the others it asks for an hour."""
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def server_bind(self):
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        self.asked, self.taken = set(), threading.Event()
+        super().server_bind()
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        host = self.headers["Host"].rsplit(":", 1)[0]
+        good = host == "127.0.0.1"
+        self.send_response(200 if good else 503)
+        if not good:
+            self.send_header("Retry-After", "3600")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        if good:
+            self.server.taken.set()
+        else:
+            self.server.asked.add(host)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.long
+def test_many_origins_that_are_down_keep_nobody_out(three):
+    """The broker remembers 10,000 origins; one project names as many that are all down."""
+    _, red, blue = three
+    server = Loopback(("", 0), Answers)
+    port = server.server_address[1]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hosts = [f"127.1.{n // 250}.{n % 250 + 1}" for n in range(10000)]
+    try:
+        for begin in range(0, len(hosts), 8 * 250):
+            red.ok("POST", "/v1/events", {"events": [
+                {"type": "t", **config(*[f"http://{host}:{port}/" for host in hosts[at:at + 8]])}
+                for at in range(begin, begin + 8 * 250, 8)]})
+        wait_for(lambda: len(server.asked) == len(hosts), timeout=300, what="each of them")
+        publish(blue, **config(f"http://127.0.0.1:{port}/"))
+        assert server.taken.wait(60), "another project's origin is kept out"
+    finally:
+        server.shutdown()
+        server.server_close()

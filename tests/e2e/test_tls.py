@@ -143,6 +143,33 @@ def test_library_says_why(tls_broker, authority, case, words):
         process.stderr.close()
 
 
+@pytest.mark.parametrize("case, code, words", [
+    ("TLS to plain", 69, "does not speak TLS"),
+    ("the workers' port", 69, "wants the HTTP port"),
+    ("no certificate", 69, "wants a client certificate: BELLHOP_CERT"),
+    ("a stranger's certificate", 69, "does not know who signed"),
+    ("no key", 66, "BELLHOP_CERT_KEY"),
+    ("no such authorities", 66, "'/nowhere.pem' cannot be read"),
+])
+def test_command_line_says_what_to_do(tls_broker, authority, case, code, words):
+    other = Authority(authority.directory, "other")
+    args = {"TLS to plain": ("--tls-http", "no"), "no certificate": ("--tls-client-ca", str(authority.file)),
+            "a stranger's certificate": ("--tls-client-ca", str(authority.file))}.get(case, ())
+    good = authority.client("good")
+    broker = tls_broker(*args, client=good)
+    env = {"BELLHOP_CA": "/nowhere.pem" if case == "no such authorities" else str(authority.file)}
+    port = broker.workers_port if case == "the workers' port" else broker.http_port
+    env["BELLHOP_URL"] = f"https://127.0.0.1:{port}"
+    if case == "a stranger's certificate":
+        cert, key = other.client("stranger")
+        env |= {"BELLHOP_CERT": str(cert), "BELLHOP_CERT_KEY": str(key)}
+    if case == "no key":
+        env["BELLHOP_CERT"] = str(good[0])
+    for command in (["status"], ["top"], ["tail"]):
+        done = broker.run_cli(*command, env=env)
+        assert done.returncode == code and words in done.stderr, (command, done)
+
+
 # ---- what is refused ----
 
 def test_plain_http_to_the_tls_port(tls_broker):

@@ -317,11 +317,13 @@ static void read_all(struct reopen *r, const char *file) {
     engine_stats(r->engine, &stats);
     fprintf(r->out, "range %llu %llu\n", (unsigned long long)stats.first_seq,
             (unsigned long long)stats.last_seq);
-    engine_events_scan(r->engine, PROJECT_DEFAULT, 1, UINT64_MAX, say_event, r);
+    uint32_t scan = UINT32_MAX;
+    engine_events_scan(r->engine, PROJECT_DEFAULT, 1, &scan, say_event, r);
     say_subscriptions(r);
     say_tasks(r);
     engine_config_scan(r->engine, slice_of(NULL, 0), say_config, r);
-    engine_events_scan(r->engine, PROJECT_DEFAULT, 1, UINT64_MAX, publish_again, r);
+    scan = UINT32_MAX;
+    engine_events_scan(r->engine, PROJECT_DEFAULT, 1, &scan, publish_again, r);
     run_turn(r);
     fprintf(r->out, "again %zu\n", r->answered);
     drain(r);

@@ -130,6 +130,9 @@ static void test_refused(void **state) {
         {"--max-body", "none", "512m"},
         {"--max-store", "1m", "bytes"},
         {"--log", "loud", "debug"},
+        {"--tls-http", "yes", "tls-cert"},
+        {"--tls-workers", "yes", "tls-cert"},
+        {"--make-key", "", "name"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct config c;
@@ -178,6 +181,11 @@ static void test_bad_file(void **state) {
         unlink(path);
         free(path);
     }
+    struct config c;
+    assert_int_equal(READ(&c, "--config", "/nowhere/at/all"), CONFIG_BAD);
+    assert_non_null(strstr(said, "/nowhere/at/all: No such file"));
+    assert_null(strstr(said, "retain_age")); /* the keys help nobody here */
+    config_free(&c);
 }
 
 static void test_webhooks(void **state) {

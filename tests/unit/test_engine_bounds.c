@@ -210,8 +210,83 @@ static void a_large_subscription_is_deleted_in_slices(void **state) {
     world_close(&w);
 }
 
+static bool count_event(void *ctx, const struct event *event) {
+    (void)event;
+    ++*(int *)ctx;
+    return true;
+}
+
+/* Whoever asks reads past what is another's too, and all of it for its checksum. */
+static void a_list_of_large_events_ends_early(void **state) {
+    (void)state;
+    struct world w = {.quiet = true};
+    int others = 0, own = 0;
+    world_open(&w);
+    w.project = 7;
+    for (int i = 0; i < 8; i++) publish_large(&w, 1, 256 * KIB, 0);
+    w.project = PROJECT_DEFAULT;
+    uint32_t scan = 100;
+    uint64_t next = engine_events_scan(w.engine, PROJECT_DEFAULT, 1, &scan, count_event, &own);
+    assert_int_equal(next, 5); /* each counts as 33 */
+    assert_int_equal(scan, 0);
+    scan = 100;
+    next = engine_events_scan(w.engine, 7, next, &scan, count_event, &others);
+    assert_int_equal(next, 9);
+    assert_int_equal(own, 0);
+    assert_int_equal(others, 4);
+    store_end_reads(w.store);
+    world_close(&w);
+}
+
+/* Of all projects, however they are made; what is there is found, and what is deleted makes room.
+ * The broker's own lane comes all the same: what events bring along is lost without it. */
+static void subscriptions_have_a_bound(void **state) {
+    (void)state;
+    struct world w = {.options = {.subscriptions_max = 3}};
+    const struct policy policy = world_policy();
+    world_open(&w);
+    world_create(&w, "a", NULL, NULL, START_NEW);
+    w.project = 7;
+    world_create(&w, "a", NULL, &policy, START_NEW);
+    assert_false(engine_subscriptions_full(w.engine));
+    world_create(&w, "b", NULL, NULL, START_NEW);
+    assert_true(engine_subscriptions_full(w.engine));
+    world_create(&w, "c", NULL, NULL, START_NEW);
+    world_create(&w, "a", NULL, &policy, START_NEW);
+    struct command c = attach_command(1, "c", 10, 0);
+    c.u.attach.create = &policy;
+    world_run(&w, &c);
+    c.u.attach.alone = true;
+    c.u.attach.attachment = 2;
+    world_run(&w, &c);
+    world_restart(&w); /* one too many is no reason not to start */
+    world_delete(&w, "a");
+    world_create(&w, "d", NULL, NULL, START_NEW);
+    world_delete(&w, "b");
+    world_create(&w, "d", NULL, NULL, START_NEW);
+    world_expect(
+        &w,
+        "[1000] done created\n"
+        "[1000] done created\n"
+        "[1000] done created\n"
+        "[1000] error limit_exceeded: there are 3 subscriptions, those of all projects and of "
+        "webhooks: delete one that nobody needs\n"
+        "[1000] done\n"
+        "[1000] error limit_exceeded: there are 3 subscriptions, those of all projects and of "
+        "webhooks: delete one that nobody needs\n"
+        "[1000] attached 2 backlog 0\n"
+        "[1000] done\n"
+        "[1000] error limit_exceeded: there are 3 subscriptions, those of all projects and of "
+        "webhooks: delete one that nobody needs\n"
+        "[1000] done\n"
+        "[1000] done created\n");
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_list_of_large_events_ends_early),
+        cmocka_unit_test(subscriptions_have_a_bound),
         cmocka_unit_test(copies_of_events_count_as_bytes),
         cmocka_unit_test(large_events_count_as_many),
         cmocka_unit_test(tasks_share_the_slice_of_a_turn),

@@ -325,7 +325,8 @@ static void show_all(struct world *w, uint32_t project) {
     struct project_stats stats;
     struct job_info j;
     buf_append_str(b, "events");
-    uint64_t next = engine_events_scan(e, project, 1, UINT64_MAX, note_seq, b);
+    uint32_t scan = UINT32_MAX;
+    uint64_t next = engine_events_scan(e, project, 1, &scan, note_seq, b);
     buf_printf(b, " next %llu got", (unsigned long long)next);
     for (uint64_t seq = 0; seq <= next; seq++) {
         struct event event;

@@ -117,7 +117,9 @@ static void a_time_among_events_that_retention_took(void **state) {
     uint64_t start_ms = publish_by_the_second(&w, 10);
     world_settle(&w, COMMAND_ACK, 1, 1, 1, true); /* so 2 and 3 are out */
     world_retain(&w, 3500, 0, 0);
-    engine_events_scan(w.engine, PROJECT_DEFAULT, 1, 16, list_event, &l);
+    uint32_t scan = 16;
+    engine_events_scan(w.engine, PROJECT_DEFAULT, 1, &scan, list_event, &l);
+    assert_int_equal(scan, 11);
     static const uint64_t left[] = {2, 3, 8, 9, 10};
     assert_int_equal(l.count, 5);
     assert_memory_equal(l.seqs, left, sizeof left);
@@ -135,15 +137,17 @@ static void a_scan_goes_on_where_it_ended(void **state) {
     struct listed l = {.stop_at = 2};
     world_open(&w);
     publish_by_the_second(&w, 5);
-    uint64_t next = engine_events_scan(w.engine, PROJECT_DEFAULT, 1, 16, list_event, &l);
+    uint32_t scan = 16, one = 1;
+    uint64_t next = engine_events_scan(w.engine, PROJECT_DEFAULT, 1, &scan, list_event, &l);
     assert_int_equal(next, 3);
-    next = engine_events_scan(w.engine, PROJECT_DEFAULT, next, 1, list_event, &l);
+    next = engine_events_scan(w.engine, PROJECT_DEFAULT, next, &one, list_event, &l);
     assert_int_equal(next, 4);
-    next = engine_events_scan(w.engine, PROJECT_DEFAULT, next, 16, list_event, &l);
+    next = engine_events_scan(w.engine, PROJECT_DEFAULT, next, &scan, list_event, &l);
     assert_int_equal(next, 6);
+    assert_int_equal(scan, 12);
     assert_int_equal(l.count, 5);
     for (size_t i = 0; i < 5; i++) assert_int_equal(l.seqs[i], i + 1);
-    assert_int_equal(engine_events_scan(w.engine, PROJECT_DEFAULT, next, 16, list_event, &l), 6);
+    assert_int_equal(engine_events_scan(w.engine, PROJECT_DEFAULT, next, &scan, list_event, &l), 6);
     store_end_reads(w.store);
     world_close(&w);
 }

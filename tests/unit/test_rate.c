@@ -73,6 +73,42 @@ static void over_time_it_is_the_rate(void **state) {
     }
 }
 
+/* Whoever asks as often as its clock moves gets the rate, however small the burst. */
+static void no_burst_is_below_one_of_the_clock(void **state) {
+    (void)state;
+    static const uint32_t rates[] = {1, 999, 1000, 2000, 50000, 1000000};
+    for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
+        struct rate r = {0};
+        uint64_t taken = 0;
+        rate_set(&r, rates[i], rate_burst_us(rates[i], 1));
+        for (uint64_t now_ms = 5000; now_ms < 7000; now_ms++) taken += take_all(&r, now_ms);
+        assert_in_range(taken, 2 * rates[i], 2 * rates[i] + rates[i] / 500 + 1);
+    }
+}
+
+/* A debt at one rate is none at another: the longest wait is that for the next one. */
+static void another_rate_does_not_wait_for_the_one_before(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t per_s;
+        uint64_t burst;
+    } after[] = {{1, 1}, {1, 1000000}, {1000, 1}, {1000, 1000}, {1000000, 1000000}};
+    for (size_t i = 0; i < sizeof after / sizeof after[0]; i++) {
+        for (int off = 0; off < 2; off++) {
+            struct rate r = {0};
+            rate_set(&r, 1, rate_burst_us(1, 100000));
+            assert_int_equal(take_all(&r, 1000), 100000);
+            if (off == 1) rate_set(&r, 0, 0);
+            rate_forgive(&r, 1500);
+            rate_set(&r, after[i].per_s, rate_burst_us(after[i].per_s, after[i].burst));
+            rate_forgive(&r, 2000);
+            uint64_t next_ms = rate_next_ms(&r);
+            assert_true(next_ms <= 2000 + 1000 / after[i].per_s + 1);
+            if (after[i].burst <= 100000) assert_true(next_ms > 2000); /* and no token is new */
+        }
+    }
+}
+
 static void another_rate_forgets_nothing(void **state) {
     (void)state;
     struct rate r = {0};
@@ -91,6 +127,8 @@ int main(void) {
         cmocka_unit_test(no_rate_is_no_limit),
         cmocka_unit_test(a_burst_at_once_then_the_rate),
         cmocka_unit_test(over_time_it_is_the_rate),
+        cmocka_unit_test(no_burst_is_below_one_of_the_clock),
+        cmocka_unit_test(another_rate_does_not_wait_for_the_one_before),
         cmocka_unit_test(another_rate_forgets_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

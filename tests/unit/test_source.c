@@ -118,6 +118,16 @@ static void test_what_goes_together(void **state) {
         {"{\"scheme\":\"hmac\",\"secrets\":[\"s3\"]}", "together"},
         {"{\"scheme\":\"hmac\",\"secrets\":[\"s3\"],\"options\":{\"signature_header\":\"x-s\"}}",
          NULL},
+        {"{\"scheme\":\"none\",\"secrets\":[],\"options\":{\"id_header\":\"x-id\"}}", NULL},
+        {"{\"scheme\":\"none\",\"secrets\":[],\"options\":{\"id_header\":\"Authorization\"}}",
+         "together"},
+        {"{\"scheme\":\"none\",\"secrets\":[],\"options\":{\"id_header\":\"cookie\"}}", "together"},
+        {"{\"scheme\":\"bearer\",\"secrets\":[\"sixteen-letters-x\"],\"options\":{"
+         "\"token_header\":\"x-token\",\"id_header\":\"X-Token\"}}",
+         "together"},
+        {"{\"scheme\":\"hmac\",\"secrets\":[\"s3\"],\"options\":{\"signature_header\":\"x-s\","
+         "\"id_header\":\"x-s\"}}",
+         "together"},
         {"{\"scheme\":\"gemini\",\"secrets\":[],\"options\":{\"jwks_url\":\"http://a/\"}}",
          "together"},
         {"{\"scheme\":\"gemini\",\"secrets\":[],\"options\":{\"jwks_url\":\"http://a/\","
@@ -220,7 +230,7 @@ static void test_the_registry(void **state) {
     struct sources *live = sources_new();
     for (size_t i = 0; i < 6; i++) {
         config(&f, COMMAND_CONFIG_PUT, names[i]);
-        sources_refresh(live, f.engine, PROJECT_DEFAULT, slice_str(names[i]));
+        sources_refresh(live, f.engine, PROJECT_DEFAULT, slice_str(names[i]), 0);
     }
     struct sources *loaded = sources_new();
     assert_int_equal(sources_load(loaded, f.engine, error, sizeof error), 0);
@@ -249,11 +259,11 @@ static void test_the_registry(void **state) {
     uint32_t id = ab->id;
     ab->accepted_total = 3;
     config(&f, COMMAND_CONFIG_PUT, "ab");
-    sources_refresh(live, f.engine, PROJECT_DEFAULT, slice_str("ab"));
+    sources_refresh(live, f.engine, PROJECT_DEFAULT, slice_str("ab"), 0);
     assert_int_equal(get(live, "ab")->accepted_total, 3);
     assert_int_equal(get(live, "ab")->id, id);
     config(&f, COMMAND_CONFIG_DELETE, "ab");
-    sources_refresh(live, f.engine, PROJECT_DEFAULT, slice_str("ab"));
+    sources_refresh(live, f.engine, PROJECT_DEFAULT, slice_str("ab"), 0);
     assert_null(get(live, "ab"));
     assert_null(sources_get_by_id(live, id));
     assert_non_null(get(live, "abc"));
@@ -283,7 +293,7 @@ static void test_projects(void **state) {
         source_config_key(made[i].project, slice_str(made[i].name), key);
         assert_string_equal(key + sizeof SOURCE_CONFIG_PREFIX - 1, made[i].place);
         config(&f, COMMAND_CONFIG_PUT, made[i].place);
-        sources_refresh(live, f.engine, made[i].project, slice_str(made[i].name));
+        sources_refresh(live, f.engine, made[i].project, slice_str(made[i].name), 0);
     }
     assert_int_equal(sources_load(loaded, f.engine, error, sizeof error), 0);
     struct sources *both[] = {live, loaded};
@@ -312,7 +322,7 @@ static void test_projects(void **state) {
     /* One goes; its namesakes stay. */
     uint32_t id = sources_get(live, 2, slice_str("a"))->id;
     config(&f, COMMAND_CONFIG_DELETE, "2/a");
-    sources_refresh(live, f.engine, 2, slice_str("a"));
+    sources_refresh(live, f.engine, 2, slice_str("a"), 0);
     assert_null(sources_get(live, 2, slice_str("a")));
     assert_null(sources_get_by_id(live, id));
     assert_non_null(sources_get(live, 1, slice_str("a")));
