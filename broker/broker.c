@@ -233,6 +233,7 @@ static int open_store(struct broker *b, const struct config *c, char *error, siz
     b->store->on_durable_ctx = b;
     struct engine_options engine_options = {
         .seed = loop_seed(),
+        .dedupe_ids = (uint32_t)c->dedupe_ids,
         .restart_grace_ms = (uint32_t)c->restart_grace_ms,
         .jobs_room = ROOM_JOBS,
     };

@@ -44,6 +44,7 @@ enum kind {
     X(BODY, "max-body", "max_body", BYTES, max_body_bytes, 1024, LIMIT_BODY_BYTES_HIGHEST)         \
     X(BODY_MEMORY, "max-body-memory", "max_body_memory", BYTES, max_body_memory_bytes, 2048,       \
       INT64_MAX)                                                                                   \
+    X(IDS, "dedupe-ids", "dedupe_ids", COUNT, dedupe_ids, 1000, LIMIT_DEDUPE_IDS)                  \
     X(STORE, "max-store", "max_store", BYTES, max_store_bytes, STORE_BYTES_MIN, INT64_MAX)         \
     X(GRACE, "restart-grace", "restart_grace", MILLIS, restart_grace_ms, 0,                        \
       LIMIT_RESTART_GRACE_MS)                                                                      \
@@ -105,6 +106,7 @@ static const char help[] =
     "  --max-body-memory SIZE  bodies of all requests together (256m)\n"
     "  --max-per-ip NUMBER     HTTP connections of one address, or none; loopback has no limit\n"
     "                                                          (1024)\n"
+    "  --dedupe-ids NUMBER     ids of events that are remembered, 16 bytes each (1000000)\n"
     "  --max-store SIZE        the store may grow to this      (256g)\n"
     "  --retain-age TIME       how long events are kept        (none: for ever)\n"
     "  --retain-bytes SIZE     how large the journal may get   (none: no limit of its own)\n"
@@ -463,6 +465,7 @@ enum config_result config_read(struct config *c, int argc, char **argv) {
         .max_body_bytes = LIMIT_BODY_BYTES_DEFAULT,
         .max_body_memory_bytes = LIMIT_BODY_MEMORY_BYTES,
         .max_per_ip = LIMIT_HTTP_PER_IP,
+        .dedupe_ids = 1000000,
         .max_store_bytes = LMDB_MAP_BYTES_DEFAULT,
         .restart_grace_ms = 10000,
         .drain_ms = 5000,

@@ -21,6 +21,7 @@ struct config {
     char *make_key;    /* make a key of this name, and end; "" */
     uint64_t insecure; /* 0 or 1: serve an exposed address without keys */
     uint64_t max_body_bytes, max_body_memory_bytes;
+    uint64_t dedupe_ids; /* of events, remembered for sure */
     uint64_t max_per_ip; /* HTTP connections of one address; 0: no limit */
     uint64_t max_store_bytes;
     uint64_t restart_grace_ms;

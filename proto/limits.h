@@ -97,7 +97,8 @@
 #define LIMIT_HTTP_BODY_GRACE_MS    5000 /* then the body must come at the rate below */
 #define LIMIT_HTTP_BODY_BYTES_PER_S 1024
 #define LIMIT_HTTP_IDLE_MS          30000
-#define LIMIT_HTTP_PER_IP           1024  /* --max-per-ip: connections of one address */
+#define LIMIT_DEDUPE_IDS            100000000 /* --dedupe-ids: 16 bytes of memory each */
+#define LIMIT_HTTP_PER_IP           1024      /* --max-per-ip: connections of one address */
 #define LIMIT_WRITE_STALL_MS        30000 /* a peer that takes nothing for this long is closed */
 #define LIMIT_WRITE_BYTES_PER_S     1024  /* what output that waits must be taken at */
 #define LIMIT_CONNECTIONS           16000 /* HTTP and workers together; also bounded by RLIMIT_NOFILE */

@@ -223,9 +223,11 @@ struct command {
     union {
         struct {
             const struct event
-                *events;        /* seq, project and received_at_ms are the engine's to set */
-            size_t count;       /* 1 .. LIMIT_PUBLISH_EVENTS */
-            uint64_t dedupe_ms; /* a repeat of what is older is none; 0: as long as it is known */
+                *events;  /* seq, project and received_at_ms are the engine's to set */
+            size_t count; /* 1 .. LIMIT_PUBLISH_EVENTS */
+            /* A repeat of what is older, or lies so many events back in the journal, is none; 0: as
+             * long as it is known. */
+            uint64_t dedupe_ms, dedupe_events;
             /* A repeat is told by source and body instead of source and id: nothing vouches for
              * the id. */
             bool dedupe_by_body;

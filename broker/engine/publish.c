@@ -44,7 +44,7 @@ static enum err event_check(const struct engine *e, const struct event *v, const
 
 /* How a repeat is told. */
 struct repeats {
-    uint64_t dedupe_ms;
+    uint64_t dedupe_ms, dedupe_events;
     bool by_body;
 };
 
@@ -65,6 +65,7 @@ static bool same_event(void *ctx, uint64_t seq) {
     }
     uint64_t age_ms = s->e->last_received_ms - stored.received_at_ms;
     if (how->dedupe_ms != 0 && age_ms >= how->dedupe_ms) return false;
+    if (how->dedupe_events != 0 && s->e->last_seq - seq >= how->dedupe_events) return false;
     return how->by_body ? slice_eq(stored.body, s->event->body) : slice_eq(stored.id, s->event->id);
 }
 
@@ -164,7 +165,8 @@ void publish(struct engine *e, const struct command *c) {
     if (err == ERR_OK) {
         stamp(e);
         results = arena_alloc(turn_arena(e), count * sizeof *results);
-        const struct repeats repeats = {c->u.publish.dedupe_ms, c->u.publish.dedupe_by_body};
+        const struct repeats repeats = {c->u.publish.dedupe_ms, c->u.publish.dedupe_events,
+                                        c->u.publish.dedupe_by_body};
         for (size_t i = 0; i < count; i++) {
             results[i] = journal(e, &c->u.publish.events[i], project, &repeats);
         }

@@ -304,6 +304,7 @@ void ingest_on_request(struct ingest *i, const struct http_request *r) {
         .u.publish = {.events = &verdict.event,
                       .count = 1,
                       .dedupe_ms = source->options.dedupe_ms,
+                      .dedupe_events = source->options.dedupe_events,
                       .dedupe_by_body = verdict.dedupe_by_body},
     };
     note(i, r, verdict.event.id);

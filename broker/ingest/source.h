@@ -37,7 +37,7 @@ struct scheme;
 
 /* What beside secrets an operator can say of a source. Empty, 0 or false: the scheme's default. */
 struct source_options {
-    uint64_t tolerance_s, dedupe_ms;
+    uint64_t tolerance_s, dedupe_ms, dedupe_events;
     uint64_t rate_per_s, rate_burst; /* of what was verified; burst 0: what comes in a second */
     bool jwks_allow_http, jwt_unbound_body, trust_id_header;
     char jwks_url[LIMIT_URI_BYTES + 1], public_url[LIMIT_URI_BYTES + 1];

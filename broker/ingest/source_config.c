@@ -23,6 +23,7 @@
 
 const struct source_option source_option_table[] = {
     NUMBER(OPTIONS_ALL, dedupe_ms, LIMIT_AGE_MS_MAX),
+    NUMBER(OPTIONS_ALL, dedupe_events, LIMIT_DEDUPE_IDS),
     NUMBER(OPTIONS_ALL, rate_per_s, LIMIT_RATE_PER_S),
     NUMBER(OPTIONS_ALL, rate_burst, LIMIT_RATE_PER_S),
     NUMBER(OPTIONS_TIME, tolerance_s, SOURCE_TOLERANCE_S),

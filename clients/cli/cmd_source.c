@@ -43,8 +43,8 @@ static bool is_in(const char *const *names, const char *name) {
 
 /* KEY=VALUE: which options are no texts is known here; an unknown one is the broker's to refuse. */
 static int set_option(json_t *options, const char *text) {
-    static const char *const numbers[] = {"tolerance_s", "dedupe_ms", "rate_per_s", "rate_burst",
-                                          NULL};
+    static const char *const numbers[] = {"tolerance_s", "dedupe_ms",  "dedupe_events",
+                                          "rate_per_s",  "rate_burst", NULL};
     static const char *const switches[] = {"jwks_allow_http", "jwt_unbound_body", "trust_id_header",
                                            NULL};
     char key[64];

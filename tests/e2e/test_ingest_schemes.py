@@ -253,6 +253,37 @@ def test_dedupe_window_of_a_source(broker):
         assert post(broker, b"{}", headers, name=name)[1]["duplicate"]
 
 
+def test_dedupe_window_of_a_source_by_count(broker):
+    """With so many events after it, of any source, a repeat is a new event."""
+    for name, window in (("three", 3), ("usual", 0)):
+        broker.ok("POST", "/v1/sources", {"name": name, "scheme": "bearer", "secrets": [TOKEN],
+                                          "options": {"dedupe_events": window}})
+    def send(name, event_id):
+        headers = {"authorization": f"Bearer {TOKEN}", "webhook-id": event_id}
+        status, answer = post(broker, b"{}", headers, name=name)
+        return status == 200 and (answer["seq"], answer.get("duplicate", False))
+    assert send("three", "a") == (1, False) and send("usual", "a") == (2, False)
+    assert send("usual", "b") == (3, False)
+    assert send("three", "a") == (1, True)  # two have come after it
+    assert send("usual", "c") == (4, False)
+    assert send("three", "a") == (5, False) and send("usual", "a") == (2, True)
+    broker.restart()
+    assert send("three", "a") == (5, True)
+
+
+def test_as_many_ids_are_known_as_the_broker_was_told(brokers):
+    """What is known beyond that is a matter of generations: at most twice as many."""
+    broker = brokers("--dedupe-ids", "1000")
+    broker.ok("POST", "/v1/events", {"type": "t", "id": "first"})
+    for start in range(0, 2500, 500):
+        broker.ok("POST", "/v1/events", {"events": [
+            {"type": "t", "id": f"n{start + k}"} for k in range(500)]})
+    again = broker.ok("POST", "/v1/events", {"type": "t", "id": "n2400"})
+    assert again.get("duplicate") is True
+    forgotten = broker.ok("POST", "/v1/events", {"type": "t", "id": "first"})
+    assert "duplicate" not in forgotten
+
+
 def test_repeats_are_known_after_a_restart(broker):
     add(broker, "github")
     body = b'{"a":1}'

@@ -110,6 +110,8 @@ static void test_refused(void **state) {
         {"--webhook-max-age", "none", "milliseconds"},
         {"--max-per-ip", "many", "a number"},
         {"--max-per-ip", "16001", "16000"},
+        {"--dedupe-ids", "999", "1000"},
+        {"--dedupe-ids", "none", "1000"},
         {"--retain-age", "7", "7d"},
         {"--retain-age", "d", "7d"},
         {"--retain-age", "7w", "7d"},
